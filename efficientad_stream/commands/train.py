@@ -1,0 +1,158 @@
+"""``efficientad-stream train``: a recipe from images of good parts."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from efficientad_stream.core.errors import ArtifactError, ConfigError
+from efficientad_stream.core.recipe import NAME, NAME_RULE, Geometry, Recipe
+from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker
+
+if TYPE_CHECKING:
+    from efficientad_stream.model.job import TrainJob
+    from efficientad_stream.model.train import Progress
+
+MAX_SEED = 2**63 - 1
+MAX_BATCH = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command; the defaults are the paper's where it names them."""
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="good parts: a folder of images, or a video")
+    add("--frames", default="", help="of a video: START:STOP or START:STOP:STEP, e.g. 0:400:2")
+    add("--natural", type=Path, help="folder of photographs for the penalty (section 3.2)")
+    add("--no-penalty", action="store_true", help="train without photographs: detects less")
+    add("--out", type=Path, required=True, help="folder of the recipe")
+    add("--name", default="", help="of the recipe; default: the folder's name")
+    add("--revision", type=int, default=1)
+    add("--size", choices=("S", "M"), default="S")
+    add("--input", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH, e.g. 256x384")
+    add("--grey", action="store_true", help="a recipe for grey cameras")
+    add("--steps", type=int, default=70_000)
+    add("--batch", type=int, default=1, help="good images a step")
+    add("--seed", type=int, default=0)
+    add("--teacher", type=Path, help="teacher file; default: the one that comes with the package")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--limit", type=int, default=0, help="use only so many good images, evenly spread")
+    add("--false-rejects", type=float, default=1e-3, help="share of good parts that may be lost")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on with an interrupted training; then calibrate and write the recipe."""
+    check(args)
+    job = _job(args)
+    from efficientad_stream.model.job import Listener, make_recipe
+    from efficientad_stream.model.memory import keep_freed_memory
+
+    keep_freed_memory()
+    reporter = Reporter()
+    with StopFlag() as stop:
+        recipe = make_recipe(job, Listener(reporter.say, reporter.report, stop.asked))
+    if recipe is None:
+        reporter.say(f"stopped after step {reporter.step}; the same command goes on from there")
+        return INTERRUPTED
+    print(summary(recipe, args.out))
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ConfigError for what can be seen to be wrong before anything is read."""
+    for name in ("steps", "batch", "revision"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name} {getattr(args, name)}: must be 1 or more")
+    if args.limit < 0:
+        raise ConfigError(f"--limit {args.limit}: must not be negative")
+    if not 0 <= args.seed <= MAX_SEED:
+        raise ConfigError(f"--seed {args.seed}: must lie between 0 and {MAX_SEED}")
+    if args.batch > MAX_BATCH:
+        raise ConfigError(f"--batch {args.batch}: must be {MAX_BATCH} or less")
+    if not 0 < args.false_rejects < 1:
+        raise ConfigError(f"--false-rejects {args.false_rejects}: must lie between 0 and 1")
+    if (args.natural is None) != args.no_penalty:
+        raise ConfigError(
+            "give either --natural DIR (photographs of anything, for the penalty of section 3.2) "
+            "or --no-penalty, which detects less"
+        )
+
+
+def parse_input(text: str, channels: int) -> Geometry:
+    """The geometry of "256" or "256x384" (height x width).
+
+    Raises:
+        ConfigError: not that, or sizes that the networks cannot take.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,9}", side) for side in sides):
+        raise ConfigError(f"--input {text}: give 256, or HEIGHTxWIDTH, e.g. 256x384")
+    try:
+        return Geometry(int(sides[0]), int(sides[-1]), channels)
+    except ArtifactError as error:
+        raise ConfigError(f"--input {text}: {error}") from error
+
+
+def _job(args: argparse.Namespace) -> TrainJob:
+    """The arguments as a job."""
+    geometry = parse_input(args.input, 1 if args.grey else 3)
+    name = args.name or args.out.resolve().name
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"--name {name!r}: is not {NAME_RULE}")
+    from efficientad_stream.model.job import TrainJob
+    from efficientad_stream.model.video import parse_frames
+
+    return TrainJob(
+        images=args.images,
+        natural=args.natural,
+        out=args.out,
+        name=name,
+        geometry=geometry,
+        revision=args.revision,
+        size=args.size,
+        steps=args.steps,
+        batch=args.batch,
+        seed=args.seed,
+        teacher=args.teacher,
+        frames=parse_frames(args.frames) if args.frames else None,
+        limit=args.limit,
+        false_rejects=args.false_rejects,
+        device=args.device,
+        precision=args.precision,
+    )
+
+
+def summary(recipe: Recipe, folder: Path) -> str:
+    """What came out, for people."""
+    notes, choice = recipe.training, recipe.threshold
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return (
+        f"{folder}: recipe {recipe.name} revision {recipe.revision}, {notes['steps']} steps in "
+        f"{notes['seconds']} s, peak memory {peak} MiB\n"
+        f"threshold {choice.value:.4f} by {choice.method} from {choice.data}; the worst of them "
+        f"scored {notes['held_back_worst_score']:.4f}"
+    )
+
+
+class Reporter:
+    """Tells of the training's progress."""
+
+    def __init__(self) -> None:
+        self._ticker = Ticker()
+        self.say = self._ticker.say
+        self.step = 0
+
+    def report(self, progress: Progress) -> None:
+        """Losses, rate and time to go, unless that was said just now."""
+        self.step = progress.step
+        if progress.step != progress.steps and not self._ticker.due():
+            return
+        hard, penalty, auto, both = progress.losses
+        self._ticker.tick(
+            f"step {progress.step}/{progress.steps}  hard {hard:.4f}  penalty {penalty:.4f}  "
+            f"autoencoder {auto:.4f}  student-autoencoder {both:.4f}  "
+            f"{progress.steps_per_s:.2f}/s  {progress.eta_s / 60:.0f} min to go"
+        )

@@ -1,0 +1,64 @@
+"""Long work: it says how far it is, and stops in order when a signal asks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+
+SAY_EVERY_S = 30.0
+"""Between two lines of progress where standard error is no terminal; on one, twice a second."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of work that was asked to stop and can be taken up again."""
+
+
+class StopFlag:
+    """SIGINT and SIGTERM ask to stop after the step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def asked(self) -> bool:
+        """Has somebody asked to stop?"""
+        return self._asked
+
+    def __enter__(self) -> StopFlag:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
+class Ticker:
+    """Progress on standard error: one line that is rewritten, or a line now and then."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._said = time.monotonic()
+        self._open = False
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        print("\n" * self._open + text, file=sys.stderr, flush=True)
+        self._open = False
+
+    def due(self) -> bool:
+        """Is it time for the next line? Saves making it when it is not."""
+        return time.monotonic() - self._said >= (0.5 if self._tty else SAY_EVERY_S)
+
+    def tick(self, line: str) -> None:
+        """How far it is; takes the place of the last such line on a terminal."""
+        self._said = time.monotonic()
+        end = "" if self._tty else "\n"
+        print(f"\r{line}  " if self._tty else line, end=end, file=sys.stderr, flush=True)
+        self._open = self._tty

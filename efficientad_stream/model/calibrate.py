@@ -1,0 +1,99 @@
+"""What is learnt from held-back good parts: the maps' quantiles, and a threshold.
+
+Source: arXiv 2303.14535, section 3.4. Always on the networks as they inspect: weights rounded to
+half precision, folded, computed in single precision, unpadded, on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from efficientad_stream.core.calibration import GoodTail, QuantileCollector, threshold_from_good
+from efficientad_stream.core.errors import ArtifactError
+from efficientad_stream.core.recipe import Quantiles
+from efficientad_stream.core.types import PixelArray
+from efficientad_stream.model.networks import (
+    MAP_GAIN,
+    EfficientAD,
+    FoldedEfficientAD,
+    Maps,
+    normalise_maps,
+)
+
+A, B = 0.9, 0.995
+"""The quantiles of section 3.4."""
+AS_THEY_ARE = Quantiles(0.0, MAP_GAIN, 0.0, MAP_GAIN)
+"""Quantiles whose normalisation changes nothing."""
+HELD_BACK = 0.1
+FEWEST_HELD_BACK = 3
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Quantiles, threshold, and the scores of the held-back parts that it was chosen on."""
+
+    quantiles: Quantiles
+    tail: GoodTail
+    scores: tuple[float, ...]
+    exact: bool
+    """False if there were so many pixels that the quantiles come from a histogram."""
+
+
+def split(count: int, seed: int, in_order: bool) -> tuple[list[int], list[int]]:
+    """Indices to train on and to hold back: a tenth, at least three.
+
+    Args:
+        count: good images.
+        seed: of the random choice.
+        in_order: hold back the last tenth instead: neighbours in a video are nearly the same, and a
+            part seen in training says nothing of one that was not.
+    """
+    held = max(FEWEST_HELD_BACK, round(HELD_BACK * count))
+    order = list(range(count))
+    if not in_order:
+        order = np.random.default_rng((seed, 1 << 33)).permutation(count).tolist()
+    return sorted(order[:-held]), sorted(order[-held:])
+
+
+def calibrate(
+    net: EfficientAD,
+    held_back: Sequence[PixelArray],
+    false_rejects: float,
+) -> Calibration:
+    """Quantiles of both maps over all pixels of ``held_back``, then a threshold on its scores.
+
+    Args:
+        net: trained, on the CPU, weights rounded by ``artifact.round_to_half``.
+        held_back: good images that training did not see, prepared (h x w x 3 RGB, uint8).
+        false_rejects: see ``threshold_from_good``.
+
+    Raises:
+        ArtifactError: the maps are not finite, or flat: training has failed.
+    """
+    folded = FoldedEfficientAD(net, AS_THEY_ARE)
+    local, globl = QuantileCollector(), QuantileCollector()
+    kept: list[Maps] = []
+    for image in held_back:
+        rgb = torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)
+        _, maps = folded(rgb)
+        kept.append(maps)
+        try:
+            local.add(maps.local.numpy())
+            globl.add(maps.globl.numpy())
+        except ValueError as error:
+            raise ArtifactError("the trained networks give no finite map; train again") from error
+    quantiles = Quantiles(
+        local.quantile(A), local.quantile(B), globl.quantile(A), globl.quantile(B)
+    )
+    scores = tuple(_score(normalise_maps(maps, quantiles)) for maps in kept)
+    tail = threshold_from_good(scores, false_rejects)
+    return Calibration(quantiles, tail, scores, local.exact and globl.exact)
+
+
+def _score(maps: Maps) -> float:
+    """Maximum of the combined map."""
+    return float(((maps.local + maps.globl) / 2).max())

@@ -1,0 +1,233 @@
+"""From a folder of good parts to a recipe on disk: what ``efficientad-stream train`` does."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from efficientad_stream import __version__
+from efficientad_stream.core.errors import ConfigError
+from efficientad_stream.core.recipe import Geometry, Recipe, ThresholdChoice
+from efficientad_stream.model.artifact import (
+    LoadedTeacher,
+    default_teacher,
+    load_teacher,
+    refuse_overwrite,
+    round_to_half,
+    save_recipe,
+)
+from efficientad_stream.model.calibrate import Calibration, calibrate, split
+from efficientad_stream.model.data import GoodImages, NaturalImages, load_good
+from efficientad_stream.model.networks import EfficientAD, Size
+from efficientad_stream.model.train import (
+    CHECKPOINT_FILE,
+    Progress,
+    Trainer,
+    TrainSettings,
+    choose_bfloat16,
+    choose_device,
+    train,
+)
+from efficientad_stream.model.video import FrameRange
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that a training is asked for.
+
+    Attributes:
+        images: folder of good images, or a video.
+        natural: folder of photographs for the penalty, or None for none.
+        out: folder of the recipe.
+        teacher: file; None: the one that comes with the package.
+        frames: of a video, which.
+        limit: use so many good images at most; 0: all.
+        false_rejects: share of good parts that the threshold may cost.
+        device, precision: see ``choose_device`` and ``choose_bfloat16``.
+    """
+
+    images: Path
+    natural: Path | None
+    out: Path
+    name: str
+    geometry: Geometry
+    revision: int = 1
+    size: Size = "S"
+    steps: int = 70_000
+    batch: int = 1
+    seed: int = 0
+    teacher: Path | None = None
+    frames: FrameRange | None = None
+    limit: int = 0
+    false_rejects: float = 1e-3
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whoever waits for a training.
+
+    Attributes:
+        say: told a line now and then.
+        report: told the losses every few steps.
+        stop: asked after every step whether to stop.
+    """
+
+    say: Callable[[str], None]
+    report: Callable[[Progress], None]
+    stop: Callable[[], bool]
+
+
+def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
+    """Train, calibrate and write a recipe; an interrupted run of the same job is continued.
+
+    Returns:
+        The recipe, or None if ``listener`` asked to stop before the end.
+
+    Raises:
+        ArtifactError: images, teacher or folder are not what they should be.
+        ConfigError: the job cannot be done as asked.
+        FatalError: the loss is no longer a number.
+    """
+    say = listener.say
+    refuse_overwrite(job.out)
+    teacher = load_teacher(job.teacher) if job.teacher else default_teacher(job.size)
+    good = load_good(job.images, job.geometry, job.frames, job.limit)
+    warning = good.size_warning(job.geometry)
+    if warning:
+        say(f"warning: {job.images}: {warning}")
+    natural = NaturalImages(job.natural, job.geometry) if job.natural else None
+    learn, held = split(len(good), job.seed, good.in_order)
+    trainer = Trainer(_settings(job), teacher, [good[i] for i in learn], natural)
+    identity = {
+        **trainer.settings.identity(),
+        "teacher": teacher.sha256,
+        "good images": good.digest,
+        "photographs": natural.digest if natural else "none",
+    }
+    _make_folder(job.out)
+    say(_plan(trainer.settings, len(learn), len(held), natural))
+    if not _learn(trainer, job.out, identity, listener):
+        return None
+    if natural is not None and natural.unreadable:
+        say(f"warning: {len(natural.unreadable)} photographs could not be read")
+    net = trainer.net.cpu().eval()
+    round_to_half(net)
+    say(f"calibrating on {len(held)} held-back parts")
+    found = calibrate(net, [good[i] for i in held], job.false_rejects)
+    recipe = _save(job, net, found, _notes(job, trainer, good, teacher, found))
+    (job.out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return recipe
+
+
+def _settings(job: TrainJob) -> TrainSettings:
+    device = choose_device(job.device)
+    return TrainSettings(
+        size=job.size,
+        geometry=job.geometry,
+        steps=job.steps,
+        batch=job.batch,
+        seed=job.seed,
+        device=device,
+        bfloat16=choose_bfloat16(job.precision, device),
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be made: {error.strerror}") from error
+
+
+def _plan(settings: TrainSettings, learn: int, held: int, natural: NaturalImages | None) -> str:
+    kind = "bfloat16" if settings.bfloat16 else "float32"
+    return (
+        f"{learn} good images to learn from, {held} held back, "
+        f"{len(natural) if natural else 'no'} photographs; {settings.steps} steps on "
+        f"{settings.device} in {kind}"
+    )
+
+
+def _learn(
+    trainer: Trainer,
+    folder: Path,
+    identity: dict[str, str],
+    listener: Listener,
+) -> bool:
+    """Begin, or go on from a checkpoint; False if stopped."""
+    if (folder / CHECKPOINT_FILE).exists():
+        trainer.load(folder, identity)
+        listener.say(f"going on after step {trainer.done.steps}")
+    else:
+        listener.say("measuring the teacher on the good images")
+        if not trainer.measure_teacher(listener.stop):
+            return False
+    return train(trainer, folder, identity, listener.report, listener.stop)
+
+
+def _save(
+    job: TrainJob, net: EfficientAD, found: Calibration, notes: dict[str, str | int | float]
+) -> Recipe:
+    choice = ThresholdChoice(
+        value=found.tail.threshold,
+        method=f"good_tail(false_rejects={job.false_rejects:g})",
+        data=f"scores of {len(found.scores)} held-back good parts of {job.images.name}",
+        good_parts=len(found.scores),
+    )
+    recipe = Recipe(
+        name=job.name,
+        revision=job.revision,
+        size=job.size,
+        geometry=job.geometry,
+        quantiles=found.quantiles,
+        threshold=choice,
+        model_sha256="",
+        training=notes,
+    )
+    return save_recipe(job.out, recipe, net)
+
+
+def _notes(
+    job: TrainJob,
+    trainer: Trainer,
+    good: GoodImages,
+    teacher: LoadedTeacher,
+    found: Calibration,
+) -> dict[str, str | int | float]:
+    """For people: who, when, on what."""
+    return {
+        "created": datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds"),
+        "by": _user(),
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "steps": trainer.done.steps,
+        "batch": job.batch,
+        "seed": job.seed,
+        "seconds": round(trainer.done.seconds),
+        "device": trainer.settings.device,
+        "precision": "bf16" if trainer.settings.bfloat16 else "fp32",
+        "teacher_sha256": teacher.sha256,
+        "images": job.images.name + (f" {job.frames}" if job.frames else ""),
+        "good_images": len(good),
+        "good_images_sha256": good.digest,
+        "held_back": len(found.scores),
+        "held_back_worst_score": found.tail.worst,
+        "penalty": "natural images" if job.natural else "none",
+        "quantiles": "exact" if found.exact else "histogram",
+    }
+
+
+def _user() -> str:
+    """The login name; a container may know none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
