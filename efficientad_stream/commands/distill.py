@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command; defaults are the paper's (section 3.1) where it names them."""
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True, help="teacher file, .safetensors")
+    parser.add_argument("--from", type=Path, dest="start", help="begin as this teacher; S or same")
     parser.add_argument("--size", choices=("S", "M"), default="S")
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--time-budget", default="", help="e.g. 90m or 2h, in place of --steps")
@@ -55,7 +56,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def _settings(args: argparse.Namespace) -> DistillSettings:
+def _settings(args: argparse.Namespace, begun_from: str) -> DistillSettings:
     from efficientad_stream.model.data import memory_budget
     from efficientad_stream.model.distill import DistillSettings
     from efficientad_stream.model.targets import VIEW_BYTES
@@ -85,6 +86,7 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
         cosine=args.cosine,
         bfloat16=args.precision == "bf16",
         seed=args.seed,
+        begun_from=begun_from,
     )
 
 
@@ -92,11 +94,13 @@ def run(args: argparse.Namespace) -> int:
     """Distil, or go on with an interrupted distillation."""
     import torch
 
+    from efficientad_stream.model.artifact import load_teacher
     from efficientad_stream.model.data import list_images
     from efficientad_stream.model.distill import Distillation
     from efficientad_stream.model.train import choose_device
 
-    images, settings = list_images(args.images), _settings(args)
+    start = load_teacher(args.start) if args.start else None
+    images, settings = list_images(args.images), _settings(args, start.sha256 if start else "")
     if args.out.exists():
         raise ArtifactError(f"{args.out}: exists already; give another name, or remove it")
     device = torch.device(choose_device(args.device))
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         args.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {args.out}: cannot be made: {error.strerror}") from error
-    work = Distillation(images, settings, args.out, device)
+    work = Distillation(images, settings, args.out, device, start.pdn if start else None)
     ticker = Ticker()
     with StopFlag() as stop:
         work.prepare(ticker.say)
@@ -154,6 +158,7 @@ def _finish(work: Distillation, images: list[Path]) -> None:
         "crop_px": str(s.crop),
         "loss": f"{p.loss:.4f}",
         "seconds": f"{p.elapsed:.0f}",
+        "begun_from": s.begun_from or "random weights",
         "command": "efficientad-stream " + " ".join(sys.argv[1:]),
     }
     save_teacher(work.out, work.net.eval().folded(), facts)

@@ -27,6 +27,10 @@ from efficientad_stream.model.backbone import load_backbone
 from efficientad_stream.model.checkpoint import Done, load_checkpoint, save_checkpoint
 from efficientad_stream.model.networks import PDN, Size, channels_last
 from efficientad_stream.model.targets import VIEW, Target, ViewPool
+from efficientad_stream.model.widen import calm, start_from
+
+CALMING_CROPS = 32
+"""Crops that show how the layers' outputs spread before batch normalisation is put between."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class DistillSettings:
         padding: pad as the paper does while distilling; off: train as the PDN inspects.
         batch_norm: normalise between layers while training and fold it away at the end.
         cosine: lower the learning rate along a cosine to zero; off: constant as in the paper.
+        begun_from: SHA-256 of the teacher that the weights begin as; "" for random weights.
     """
 
     size: Size = "S"
@@ -60,6 +65,7 @@ class DistillSettings:
     cosine: bool = False
     bfloat16: bool = False
     seed: int = 0
+    begun_from: str = ""
 
 
 class NormalisedPDN(nn.Module):
@@ -83,6 +89,19 @@ class NormalisedPDN(nn.Module):
                 x = F.avg_pool2d(x, 2, 2, 1 if padding else 0)
         last: nn.Conv2d = list(self.pdn.children())[-1]  # type: ignore[assignment]
         return F.conv2d(x, last.weight, last.bias)
+
+    @torch.no_grad()
+    def calm(self, x: Tensor, padding: bool) -> None:
+        """Let the normalisations change nothing of what a trained PDN says of ``x``."""
+        for index, name in enumerate(self.hidden):
+            layer = getattr(self.pdn, name)
+            x = F.conv2d(x, layer.weight, layer.bias, padding=layer.padding if padding else 0)
+            norm = self.norms[name]
+            assert isinstance(norm, nn.BatchNorm2d)
+            calm(norm, x)
+            x = F.relu(x)
+            if index < 2:
+                x = F.avg_pool2d(x, 2, 2, 1 if padding else 0)
 
     @torch.no_grad()
     def folded(self) -> PDN:
@@ -115,12 +134,21 @@ class Distillation:
     """A distillation under way: begun anew or taken up from its checkpoint in ``out``."""
 
     def __init__(
-        self, images: Sequence[Path], settings: DistillSettings, out: Path, device: torch.device
+        self,
+        images: Sequence[Path],
+        settings: DistillSettings,
+        out: Path,
+        device: torch.device,
+        start: PDN | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.out = settings, out
         self.progress = Progress()
-        self.net = channels_last(NormalisedPDN(PDN(settings.size), settings.batch_norm).to(device))
+        pdn = PDN(settings.size)
+        if start is not None:
+            start_from(pdn, start)
+        self._begins_trained = start is not None
+        self.net = channels_last(NormalisedPDN(pdn, settings.batch_norm).to(device))
         self.optimiser = torch.optim.Adam(
             self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -150,6 +178,9 @@ class Distillation:
             self.target.fit(self._views, self.settings.views, self.settings.bfloat16)
         say(f"filling the pool with {self.settings.views} views")
         self.pool.renew(self._views, self.settings.views)
+        if self._begins_trained and self.settings.batch_norm and not self.progress.step:
+            rgb, _ = self.pool.draw(CALMING_CROPS, self.settings.crop, padding=False)
+            self.net.calm(rgb, self.settings.padding)
 
     def fraction(self) -> float:
         """How much of the work is done, 0 to 1."""
