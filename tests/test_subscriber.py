@@ -137,10 +137,18 @@ class Wire:
                 if ready is self.door:
                     ours, theirs = self.door.accept()[0], socket.create_connection(self.target)
                     self.pairs |= {ours: theirs, theirs: ours}
-                elif data := ready.recv(65536):
-                    self.pairs[ready].sendall(data)
                 else:
-                    self.dead.add(ready)
+                    self.pass_on(ready)
+
+    def pass_on(self, ready: socket.socket) -> None:
+        """What has come on one side to the other; a side that was closed or reset is done with."""
+        try:
+            data = ready.recv(65536)
+            self.pairs[ready].sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self.dead.add(ready)
 
     def close(self) -> None:
         self.stop.set()
