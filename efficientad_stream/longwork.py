@@ -7,10 +7,28 @@ import sys
 import time
 from types import FrameType
 
+from efficientad_stream.core.errors import ConfigError
+
 SAY_EVERY_S = 30.0
 """Between two lines of progress where standard error is no terminal; on one, twice a second."""
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of work that was asked to stop and can be taken up again."""
+
+
+def parse_duration(option: str, text: str) -> float:
+    """Seconds of "90s", "30m" or "2h".
+
+    Raises:
+        ConfigError: anything else; names ``option``.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"{option} {text}: not a duration; say 90s, 30m or 2h")
+    return seconds
 
 
 class StopFlag:

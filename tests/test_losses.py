@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from efficientad_stream.model.losses import hard_loss, jitter, losses
+from efficientad_stream.model.losses import P_HARD, Views, hard_loss, jitter, losses
 from efficientad_stream.model.networks import TEACHER_CHANNELS, EfficientAD, Size
 
 
@@ -48,6 +49,25 @@ def test_contrast_is_against_the_mean_of_each_image_and_nothing_leaves_the_range
     assert jitter(rgb, "contrast", 1.2).min() == 0.0
 
 
+def views(net: EfficientAD, good: Tensor, copy: Tensor, natural: Tensor | None) -> Views:
+    x, xc = net.normalise_input(good), net.normalise_input(copy)
+    with torch.no_grad():
+        target, copy_target = net.teach(x), net.teach(xc)
+    size = (target.shape[2], target.shape[3])
+    xn = None if natural is None else net.normalise_input(natural)
+    return Views(x, target, xn, xc, copy_target, net.autoencoder(xc, size))
+
+
+def test_one_view_for_both_halves_is_two_equal_ones() -> None:
+    torch.manual_seed(0)
+    net = EfficientAD("S").eval()
+    good = torch.rand(1, 3, 128, 128)
+    two = views(net, good, good, None)
+    found = [losses(net, seen, 0.0, bfloat16=False) for seen in (two, two._replace(copy=None))]
+    for one, other in zip(*found, strict=True):
+        assert one.item() == pytest.approx(other.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("size", ["S", "M"])
 def test_one_batch_and_half_layers_change_nothing(size: Size) -> None:
     torch.manual_seed(0)
@@ -55,7 +75,7 @@ def test_one_batch_and_half_layers_change_nothing(size: Size) -> None:
     net.mean.normal_()
     net.std.uniform_(0.5, 2)
     good, copy, natural = torch.rand(3, 1, 3, 128, 128).unbind()
-    found = losses(net, good, copy, natural, bfloat16=False)
+    found = losses(net, views(net, good, copy, natural), P_HARD, bfloat16=False)
     with torch.no_grad():
         x, xc, xn = (net.normalise_input(part) for part in (good, copy, natural))
         target, copy_target = net.teach(x), net.teach(xc)
@@ -78,7 +98,7 @@ def test_every_trained_weight_is_moved_and_the_teacher_is_not() -> None:
     torch.manual_seed(0)
     net = EfficientAD("S").train()
     good, copy = torch.rand(2, 1, 3, 128, 128).unbind()
-    found = losses(net, good, copy, None, bfloat16=False)
+    found = losses(net, views(net, good, copy, None), P_HARD, bfloat16=False)
     assert found.penalty.item() == 0.0
     found.total().backward()  # type: ignore[no-untyped-call]
     trained = [*net.student.parameters(), *net.autoencoder.parameters()]
@@ -91,7 +111,8 @@ def test_bfloat16_stays_close() -> None:
     net = EfficientAD("S").eval()
     good, copy, natural = torch.rand(3, 1, 3, 128, 128).unbind()
     with torch.no_grad():
-        exact, coarse = (losses(net, good, copy, natural, bfloat16=b) for b in (False, True))
+        seen = views(net, good, copy, natural)
+        exact, coarse = (losses(net, seen, P_HARD, bfloat16=b) for b in (False, True))
     assert all(value.dtype == torch.float32 for value in coarse)
     for one, other in zip(exact, coarse, strict=True):
         assert other.item() == pytest.approx(one.item(), rel=0.05)

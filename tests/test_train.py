@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import efficientad_stream.model.train as trainer_module
 from efficientad_stream.backends.torch_cpu import TorchCpuBackend
 from efficientad_stream.core.errors import ArtifactError, ConfigError, FatalError
 from efficientad_stream.core.recipe import Geometry
@@ -19,21 +20,21 @@ from efficientad_stream.model.artifact import (
     round_to_half,
     save_teacher,
 )
+from efficientad_stream.model.augment import KINDS
 from efficientad_stream.model.calibrate import calibrate, split
+from efficientad_stream.model.curve import CURVE_FILE
 from efficientad_stream.model.data import NaturalImages
 from efficientad_stream.model.job import Listener, TrainJob, make_recipe
 from efficientad_stream.model.memory import keep_freed_memory
 from efficientad_stream.model.networks import PDN, EfficientAD
-from efficientad_stream.model.train import (
-    CHECKPOINT_FILE,
-    CURVE_FILE,
-    Progress,
-    Trainer,
+from efficientad_stream.model.settings import (
+    Plan,
     TrainSettings,
     choose_bfloat16,
     choose_device,
-    train,
+    rate_at,
 )
+from efficientad_stream.model.train import CHECKPOINT_FILE, Progress, Trainer, train
 
 GEOMETRY = Geometry(128, 128)
 SETTINGS = TrainSettings("S", GEOMETRY, steps=5, seed=3)
@@ -95,30 +96,48 @@ def weights(net: EfficientAD) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    teacher: LoadedTeacher, good: list[np.ndarray], photographs: Path, tmp_path: Path
+FAST = replace(SETTINGS, method="fast", steps=3, autoencoder_steps=2, window=96)
+
+
+AUGMENTED = replace(FAST, augment=tuple(KINDS), autoencoder_steps=1, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "halt_after"), [(SETTINGS, 2), (FAST, 1), (FAST, 2), (FAST, 4), (AUGMENTED, 2)]
+)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(  # noqa: PLR0917
+    settings: TrainSettings,
+    halt_after: int,
+    teacher: LoadedTeacher,
+    good: list[np.ndarray],
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(trainer_module, "SOLVED_POSITIONS", 600)
+
     def fresh() -> Trainer:
-        return Trainer(SETTINGS, teacher, good, NaturalImages(photographs, GEOMETRY))
+        return Trainer(settings, teacher, good, NaturalImages(photographs, GEOMETRY))
 
     whole = fresh()
-    whole.measure_teacher(never)
+    whole.features.measure(never)
     assert train(whole, tmp_path / "whole", IDENTITY, quiet, never)
     first = fresh()
-    first.measure_teacher(never)
-    assert not train(first, tmp_path / "parts", IDENTITY, quiet, after(2))
-    assert first.done.steps == 2
+    first.features.measure(never)
+    assert not train(first, tmp_path / "parts", IDENTITY, quiet, after(halt_after))
+    assert first.done.steps == halt_after
     second = fresh()
     second.load(tmp_path / "parts", IDENTITY)
-    assert second.done.steps == 2
+    assert second.done == first.done
     assert train(second, tmp_path / "parts", IDENTITY, quiet, never)
     one, other = weights(whole.net), weights(second.net)
     assert all(torch.equal(one[name], other[name]) for name in one)
     curves = [(tmp_path / name / CURVE_FILE).read_text() for name in ("whole", "parts")]
     assert curves[0] == curves[1]
     rows = list(csv.DictReader(curves[0].splitlines()))
-    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert all(float(row["penalty"]) > 0 for row in rows)
+    assert [row["step"] for row in rows] == [str(i + 1) for i in range(whole.done.steps)]
+    alone = settings.autoencoder_steps
+    assert all((float(row["penalty"]) > 0) == (int(row["step"]) > alone) for row in rows)
 
 
 def test_a_run_has_its_seed(teacher: LoadedTeacher, good: list[np.ndarray]) -> None:
@@ -133,7 +152,7 @@ def test_a_run_has_its_seed(teacher: LoadedTeacher, good: list[np.ndarray]) -> N
 def test_the_loss_falls(teacher: LoadedTeacher, good: list[np.ndarray], tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=20, learning_rate=1e-3)
     trainer = Trainer(settings, teacher, good, None)
-    trainer.measure_teacher(never)
+    trainer.features.measure(never)
     seen: list[Progress] = []
     assert train(trainer, tmp_path, IDENTITY, seen.append, never)
     rows = list(csv.DictReader((tmp_path / CURVE_FILE).read_text().splitlines()))
@@ -150,7 +169,7 @@ def test_every_good_image_is_seen_once_an_epoch(
 ) -> None:
     numbered = [np.full((128, 128, 3), index, np.uint8) for index in range(len(good))]
     trainer = Trainer(SETTINGS, teacher, numbered, None)
-    drawn = [int(trainer._draw(index)[0, 0, 0]) for index in range(36)]
+    drawn = [trainer._draw(index) for index in range(36)]
     for epoch in range(3):
         assert sorted(drawn[12 * epoch : 12 * epoch + 12]) == list(range(12))
     assert drawn[:12] != drawn[12:24]
@@ -160,25 +179,26 @@ def test_the_teacher_is_normalised_over_all_good_pixels(
     teacher: LoadedTeacher, good: list[np.ndarray]
 ) -> None:
     trainer = Trainer(SETTINGS, teacher, good[:7], None)
-    assert trainer.measure_teacher(never)
+    assert trainer.features.measure(never)
     rgb = torch.from_numpy(np.stack(good[:7])).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         out = trainer.net.teach(trainer.net.normalise_input(rgb)).transpose(0, 1).flatten(1)
     assert out.mean(1).abs().max() < 1e-2
     assert (out.std(1) - 1).abs().max() < 1e-2
-    assert not trainer.measure_teacher(lambda: True)
+    assert not trainer.features.measure(lambda: True)
 
 
 def test_a_channel_that_never_changes_does_not_divide_by_zero(teacher: LoadedTeacher) -> None:
     trainer = Trainer(SETTINGS, teacher, [np.zeros((128, 128, 3), np.uint8)] * 2, None)
-    trainer.measure_teacher(never)
+    trainer.features.measure(never)
     assert (trainer.net.std > 0).all()
     assert torch.isfinite(trainer.step()).all()
 
 
 def test_the_learning_rate_drops_at_95_percent() -> None:
     settings = TrainSettings("S", GEOMETRY)
-    rates = [settings.rate_at(step) for step in (0, 66_499, 66_500, 69_999)]
+    plan = Plan.of(settings)
+    rates = [rate_at(settings, plan, step) for step in (0, 66_499, 66_500, 69_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
 
 
@@ -230,7 +250,7 @@ def test_calibration_is_over_all_pixels_of_the_plain_maps(
     teacher: LoadedTeacher, good: list[np.ndarray]
 ) -> None:
     trainer = Trainer(SETTINGS, teacher, good, None)
-    trainer.measure_teacher(never)
+    trainer.features.measure(never)
     net = trainer.net.eval()
     round_to_half(net)
     found = calibrate(net, good[:4], 1e-3)
@@ -264,10 +284,11 @@ def test_a_whole_job_and_a_second_one_into_the_same_folder(
     save_teacher(tmp_path / "t.safetensors", teacher.pdn, {})
     out = tmp_path / "recipe"
     job = TrainJob(
-        images, photographs, out, "ramps", GEOMETRY, steps=2, teacher=tmp_path / "t.safetensors"
-    )
+        images, photographs, out, "ramps", GEOMETRY, method="paper", steps=2,
+        teacher=tmp_path / "t.safetensors",
+    )  # fmt: skip
     said: list[str] = []
-    assert make_recipe(job, Listener(said.append, quiet, after(4))) is None
+    assert make_recipe(job, Listener(said.append, quiet, after(10))) is None
     recipe = make_recipe(job, Listener(said.append, quiet, never))
     assert recipe is not None
     assert "going on after step 1" in said

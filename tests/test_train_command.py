@@ -81,7 +81,7 @@ def recipe(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_writes_a_recipe(recipe: Path) -> None:
     loaded = load_recipe(recipe).recipe
     assert loaded.name == "ramps"
-    assert loaded.geometry == Geometry(128, 128, 3)
+    assert loaded.geometry == Geometry(128, 128, 3, "level")
     assert loaded.training["steps"] == 3
     assert loaded.training["penalty"] == "natural images"
     assert sorted(path.name for path in recipe.iterdir()) == [
@@ -148,7 +148,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "measuring" in line:
+            if "describing" in line:
                 break
         while not (out / "loss.csv").exists():
             assert process.poll() is None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
-from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker
+from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker, parse_duration
 
 if TYPE_CHECKING:
     from efficientad_stream.model.distill import Distillation, DistillSettings
@@ -38,24 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of "90s", "30m" or "2h"; 0 for an empty text.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    if not text:
-        return 0.0
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    try:
-        seconds = float(text[:-1]) * units[text[-1]]
-    except (KeyError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--time-budget {text}: not a duration; say 90s, 30m or 2h")
-    return seconds
-
-
 def _settings(args: argparse.Namespace, begun_from: str) -> DistillSettings:
     from efficientad_stream.model.data import memory_budget
     from efficientad_stream.model.distill import DistillSettings
@@ -71,7 +53,7 @@ def _settings(args: argparse.Namespace, begun_from: str) -> DistillSettings:
         raise ConfigError(f"--views {args.views}: memory has room for {room} at most")
     if not 0 < args.lr < 1:
         raise ConfigError(f"--lr {args.lr}: must lie between 0 and 1")
-    seconds = parse_duration(args.time_budget)
+    seconds = parse_duration("--time-budget", args.time_budget) if args.time_budget else 0.0
     return DistillSettings(
         size=args.size,
         steps=0 if seconds else args.steps,
@@ -97,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from efficientad_stream.model.artifact import load_teacher
     from efficientad_stream.model.data import list_images
     from efficientad_stream.model.distill import Distillation
-    from efficientad_stream.model.train import choose_device
+    from efficientad_stream.model.settings import choose_device
 
     start = load_teacher(args.start) if args.start else None
     images, settings = list_images(args.images), _settings(args, start.sha256 if start else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
 from efficientad_stream.core.recipe import NAME, NAME_RULE, Geometry, Recipe
-from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker
+from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker, parse_duration
 
 if TYPE_CHECKING:
     from efficientad_stream.model.job import TrainJob
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
+PAPER_STEPS = 70_000
+DEFAULT_BUDGET = "30m"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", choices=("S", "M"), default="S")
     add("--input", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH, e.g. 256x384")
     add("--grey", action="store_true", help="a recipe for grey cameras")
-    add("--steps", type=int, default=70_000)
+    add("--exposure", choices=("level", "as_is"), default="level", help="level: same brightness")
+    add("--method", choices=("fast", "paper"), default="fast", help="paper: as published, slow")
+    add("--time-budget", default="", help="e.g. 30m or 2h, in place of --steps; default 30m")
+    add("--steps", type=int, help="of the student; default of --method paper: 70000")
+    add("--autoencoder-steps", type=int, help="of --method fast; default: half of --steps")
+    add("--augment", default="none", help="all, none, or of gain,gamma,blur,shift,noise")
     add("--batch", type=int, default=1, help="good images a step")
     add("--seed", type=int, default=0)
     add("--teacher", type=Path, help="teacher file; default: the one that comes with the package")
@@ -63,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ConfigError for what can be seen to be wrong before anything is read."""
-    for name in ("steps", "batch", "revision"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name} {getattr(args, name)}: must be 1 or more")
+    for name in ("steps", "autoencoder_steps", "batch", "revision"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
     if args.limit < 0:
         raise ConfigError(f"--limit {args.limit}: must not be negative")
     if not 0 <= args.seed <= MAX_SEED:
@@ -81,7 +89,25 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def parse_input(text: str, channels: int) -> Geometry:
+def parse_length(args: argparse.Namespace) -> tuple[int, int, float]:
+    """Steps of the student, steps of the autoencoder alone, seconds; 0: the other decides.
+
+    Raises:
+        ConfigError: both steps and a time budget, or what the method has not.
+    """
+    paper = args.method == "paper"
+    if args.time_budget and args.steps:
+        raise ConfigError("give --steps or --time-budget, not both")
+    if args.autoencoder_steps and (paper or not args.steps):
+        raise ConfigError("--autoencoder-steps goes with --steps and --method fast")
+    if args.steps:
+        return args.steps, 0 if paper else args.autoencoder_steps or -(-args.steps // 2), 0.0
+    if args.time_budget or not paper:
+        return 0, 0, parse_duration("--time-budget", args.time_budget or DEFAULT_BUDGET)
+    return PAPER_STEPS, 0, 0.0
+
+
+def parse_input(text: str, channels: int, exposure: str = "as_is") -> Geometry:
     """The geometry of "256" or "256x384" (height x width).
 
     Raises:
@@ -91,17 +117,19 @@ def parse_input(text: str, channels: int) -> Geometry:
     if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,9}", side) for side in sides):
         raise ConfigError(f"--input {text}: give 256, or HEIGHTxWIDTH, e.g. 256x384")
     try:
-        return Geometry(int(sides[0]), int(sides[-1]), channels)
+        return Geometry(int(sides[0]), int(sides[-1]), channels, exposure)
     except ArtifactError as error:
         raise ConfigError(f"--input {text}: {error}") from error
 
 
 def _job(args: argparse.Namespace) -> TrainJob:
     """The arguments as a job."""
-    geometry = parse_input(args.input, 1 if args.grey else 3)
+    geometry = parse_input(args.input, 1 if args.grey else 3, args.exposure)
+    steps, autoencoder_steps, seconds = parse_length(args)
     name = args.name or args.out.resolve().name
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: is not {NAME_RULE}")
+    from efficientad_stream.model.augment import parse_kinds
     from efficientad_stream.model.job import TrainJob
     from efficientad_stream.model.video import parse_frames
 
@@ -113,7 +141,11 @@ def _job(args: argparse.Namespace) -> TrainJob:
         geometry=geometry,
         revision=args.revision,
         size=args.size,
-        steps=args.steps,
+        method=args.method,
+        steps=steps,
+        autoencoder_steps=autoencoder_steps,
+        seconds=seconds,
+        augment=parse_kinds(args.augment),
         batch=args.batch,
         seed=args.seed,
         teacher=args.teacher,
@@ -130,7 +162,8 @@ def summary(recipe: Recipe, folder: Path) -> str:
     notes, choice = recipe.training, recipe.threshold
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return (
-        f"{folder}: recipe {recipe.name} revision {recipe.revision}, {notes['steps']} steps in "
+        f"{folder}: recipe {recipe.name} revision {recipe.revision}, {notes['autoencoder_steps']} "
+        f"+ {notes['steps']} steps in "
         f"{notes['seconds']} s, peak memory {peak} MiB\n"
         f"threshold {choice.value:.4f} by {choice.method} from {choice.data}; the worst of them "
         f"scored {notes['held_back_worst_score']:.4f}"
@@ -152,7 +185,7 @@ class Reporter:
             return
         hard, penalty, auto, both = progress.losses
         self._ticker.tick(
-            f"step {progress.step}/{progress.steps}  hard {hard:.4f}  penalty {penalty:.4f}  "
-            f"autoencoder {auto:.4f}  student-autoencoder {both:.4f}  "
+            f"step {progress.step}/{progress.steps or '?'}  hard {hard:.4f}  "
+            f"penalty {penalty:.4f}  autoencoder {auto:.4f}  student-autoencoder {both:.4f}  "
             f"{progress.steps_per_s:.2f}/s  {progress.eta_s / 60:.0f} min to go"
         )

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from efficientad_stream.core.errors import ArtifactError
-from efficientad_stream.core.types import RecipeId
+from efficientad_stream.core.types import MAP_BORDER, RecipeId
 
 SIZE_STEP = 32
 SIZE_MIN = 128
 SIZE_MAX = 1024
 FORMAT = 1
 """Version of the recipe's layout on disk."""
+EXPOSURES = ("as_is", "level")
+"""As the camera has it; or each frame brought to the same mean brightness, so that a lamp that ages
+or an exposure that drifts is no anomaly."""
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
@@ -49,11 +52,13 @@ class Geometry:
     Attributes:
         height, width: input size of the networks in pixels, multiples of 32 from 128 to 1024.
         channels: 3 for colour; 1 means that frames are grey and are judged as grey.
+        exposure: what is done about its brightness, see ``EXPOSURES``.
     """
 
     height: int
     width: int
     channels: int = 3
+    exposure: str = "as_is"
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -65,6 +70,15 @@ class Geometry:
                 )
         if self.channels not in (1, 3):
             raise ArtifactError(f"input.channels: {self.channels} is neither 1 (grey) nor 3")
+        if self.exposure not in EXPOSURES:
+            raise ArtifactError(
+                f"input.exposure: {self.exposure!r} is none of {', '.join(EXPOSURES)}"
+            )
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the anomaly maps: a position for every 4 pixels, less the border."""
+        return self.height // 4 - 2 * MAP_BORDER, self.width // 4 - 2 * MAP_BORDER
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,7 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, object]:
             "height": geometry.height,
             "width": geometry.width,
             "channels": geometry.channels,
+            "exposure": geometry.exposure,
         },
         "quantiles": asdict(recipe.quantiles),
         "threshold": asdict(recipe.threshold),
@@ -156,7 +171,10 @@ def recipe_from_mapping(mapping: object) -> Recipe:
         revision=top.integer("revision"),
         size=top.text("size"),
         geometry=Geometry(
-            inside.integer("height"), inside.integer("width"), inside.integer("channels")
+            inside.integer("height"),
+            inside.integer("width"),
+            inside.integer("channels"),
+            inside.text("exposure", "as_is"),  # all that the first recipes knew
         ),
         quantiles=Quantiles(*(levels.number(k) for k in ("qa_st", "qb_st", "qa_ae", "qb_ae"))),
         threshold=ThresholdChoice(
@@ -201,8 +219,10 @@ class _Section:
             raise ArtifactError(f"{self.prefix}{key}: missing")
         return self.left.pop(key)
 
-    def text(self, key: str) -> str:
-        """The value of ``key``, a string."""
+    def text(self, key: str, default: str | None = None) -> str:
+        """The value of ``key``, a string; ``default`` if there is one and the key is missing."""
+        if default is not None and key not in self.left:
+            return default
         value = self.take(key)
         if not isinstance(value, str):
             raise ArtifactError(f"{self.prefix}{key}: {value!r} is not text")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import save as tensors_to_bytes
@@ -13,16 +12,10 @@ from torch import Tensor, nn
 
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.model.artifact import read_tensors, write_atomically
+from efficientad_stream.model.settings import Done, Plan
 
 KIND = "training checkpoint"
 DAMAGED = "is damaged or of another version; delete it to begin anew"
-
-
-class Done(NamedTuple):
-    """How far a training has come: steps, and the seconds that they took."""
-
-    steps: int = 0
-    seconds: float = 0.0
 
 
 def save_checkpoint(
@@ -54,6 +47,7 @@ def save_checkpoint(
         "kind": KIND,
         "steps": str(done.steps),
         "seconds": str(done.seconds),
+        "plan": json.dumps(done.plan),
         "identity": json.dumps(dict(identity)),
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -83,8 +77,9 @@ def load_checkpoint(
         own = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         net.load_state_dict(own)
         _load_moments(optimizer, tensors)
-        return Done(int(notes["steps"]), float(notes["seconds"]))
-    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        plan = Plan(*json.loads(notes["plan"]))
+        return Done(int(notes["steps"]), float(notes["seconds"]), plan)
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise ArtifactError(f"{path}: {DAMAGED}") from error
 
 

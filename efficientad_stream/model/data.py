@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from efficientad_stream.core.errors import ArtifactError, ConfigError
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import PixelArray
-from efficientad_stream.model.frames import prepare, resize
+from efficientad_stream.model.frames import level, prepare, resize
 from efficientad_stream.model.video import VIDEO_SUFFIXES, FrameRange, video_frames
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -227,6 +228,23 @@ class Cached(Sequence[PixelArray]):
         return None
 
 
+class Naturals(Protocol):
+    """Images of anything but the product, for the student's penalty."""
+
+    unreadable: set[int]
+
+    def __len__(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """What a resumed training must find again."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> PixelArray:
+        """One at random: h x w x 3 RGB, uint8."""
+        ...
+
+
 class NaturalImages:
     """Natural photographs for the student's penalty (section 3.2).
 
@@ -276,6 +294,8 @@ class NaturalImages:
         h, w = self._geometry.height, self._geometry.width
         double = resize(read_image(path, 3), 2 * h, 2 * w)
         centre = double[h // 2 : h // 2 + h, w // 2 : w // 2 + w]
+        if self._geometry.exposure == "level":
+            centre = level(centre)
         return np.asarray(cv2.cvtColor(centre, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 

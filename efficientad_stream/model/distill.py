@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.model.backbone import load_backbone
-from efficientad_stream.model.checkpoint import Done, load_checkpoint, save_checkpoint
+from efficientad_stream.model.checkpoint import load_checkpoint, save_checkpoint
 from efficientad_stream.model.networks import PDN, Size, channels_last
+from efficientad_stream.model.settings import Done
 from efficientad_stream.model.targets import VIEW, Target, ViewPool
 from efficientad_stream.model.widen import calm, start_from
 

@@ -39,6 +39,8 @@ def prepare(frame: PixelArray, geometry: Geometry, out: PixelArray | None = None
     ):
         raise ValueError(f"out: {out.dtype} {out.shape} cannot take the result")
     small = resize(frame, geometry.height, geometry.width)
+    if geometry.exposure == "level":
+        small = level(small)
     code = cv2.COLOR_GRAY2RGB if geometry.channels == 1 else cv2.COLOR_BGR2RGB
     written = cv2.cvtColor(small, code, dst=out)
     if written is not out and not np.shares_memory(written, out):
@@ -76,6 +78,22 @@ def resize(frame: PixelArray, height: int, width: int) -> PixelArray:
     if less != (height, width):
         frame = _as_uint8(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR))
     return frame
+
+
+LEVEL = 100.0
+"""Mean grey value of a levelled frame: bright, with room above for what shines."""
+DARKEST = 8.0
+"""A frame with a lower mean is treated as if it had this one; noise is not blown up to an image."""
+
+
+def level(frame: PixelArray) -> PixelArray:
+    """``frame`` (H x W or H x W x 3, uint8) with all values times one gain, to the mean ``LEVEL``.
+
+    What a change of gain, exposure time or lamp does to a camera that answers linearly is undone,
+    but for what was clipped. Values above 255 are clipped.
+    """
+    mean = float(np.mean(cv2.mean(frame)[: 1 if frame.ndim == 2 else 3]))
+    return _as_uint8(cv2.convertScaleAbs(frame, alpha=LEVEL / max(mean, DARKEST)))
 
 
 def _as_uint8(array: object) -> PixelArray:

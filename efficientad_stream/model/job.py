@@ -25,15 +25,13 @@ from efficientad_stream.model.artifact import (
 from efficientad_stream.model.calibrate import Calibration, calibrate, split
 from efficientad_stream.model.data import GoodImages, NaturalImages, load_good
 from efficientad_stream.model.networks import EfficientAD, Size
-from efficientad_stream.model.train import (
-    CHECKPOINT_FILE,
-    Progress,
-    Trainer,
+from efficientad_stream.model.settings import (
+    Method,
     TrainSettings,
     choose_bfloat16,
     choose_device,
-    train,
 )
+from efficientad_stream.model.train import CHECKPOINT_FILE, Progress, Trainer, train
 from efficientad_stream.model.video import FrameRange
 
 
@@ -48,6 +46,7 @@ class TrainJob:
         teacher: file; None: the one that comes with the package.
         frames: of a video, which.
         limit: use so many good images at most; 0: all.
+        method, steps, autoencoder_steps, seconds, augment: see ``settings.TrainSettings``.
         false_rejects: share of good parts that the threshold may cost.
         device, precision: see ``choose_device`` and ``choose_bfloat16``.
     """
@@ -59,7 +58,11 @@ class TrainJob:
     geometry: Geometry
     revision: int = 1
     size: Size = "S"
-    steps: int = 70_000
+    method: Method = "fast"
+    steps: int = 0
+    autoencoder_steps: int = 0
+    seconds: float = 0.0
+    augment: tuple[str, ...] = ()
     batch: int = 1
     seed: int = 0
     teacher: Path | None = None
@@ -114,7 +117,7 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     }
     _make_folder(job.out)
     say(_plan(trainer.settings, len(learn), len(held), natural))
-    if not _learn(trainer, job.out, identity, listener):
+    if not _learn(trainer, len(held), job.out, identity, listener):
         return None
     if natural is not None and natural.unreadable:
         say(f"warning: {len(natural.unreadable)} photographs could not be read")
@@ -132,7 +135,11 @@ def _settings(job: TrainJob) -> TrainSettings:
     return TrainSettings(
         size=job.size,
         geometry=job.geometry,
+        method=job.method,
         steps=job.steps,
+        autoencoder_steps=job.autoencoder_steps,
+        seconds=job.seconds,
+        augment=job.augment,
         batch=job.batch,
         seed=job.seed,
         device=device,
@@ -149,15 +156,25 @@ def _make_folder(folder: Path) -> None:
 
 def _plan(settings: TrainSettings, learn: int, held: int, natural: NaturalImages | None) -> str:
     kind = "bfloat16" if settings.bfloat16 else "float32"
+    steps = f"{settings.autoencoder_steps} + {settings.steps} steps"
+    if settings.method == "paper":
+        steps = f"{settings.steps} steps"
+    if settings.seconds:
+        steps = f"{settings.seconds / 60:.0f} minutes"
     return (
         f"{learn} good images to learn from, {held} held back, "
-        f"{len(natural) if natural else 'no'} photographs; {settings.steps} steps on "
+        f"{len(natural) if natural else 'no'} natural images; {steps} on "
         f"{settings.device} in {kind}"
     )
 
 
+CALIBRATION_COST = 6.0
+"""Scoring an image in single precision takes so much longer than the teacher alone did."""
+
+
 def _learn(
     trainer: Trainer,
+    held: int,
     folder: Path,
     identity: dict[str, str],
     listener: Listener,
@@ -167,10 +184,11 @@ def _learn(
         trainer.load(folder, identity)
         listener.say(f"going on after step {trainer.done.steps}")
     else:
-        listener.say("measuring the teacher on the good images")
-        if not trainer.measure_teacher(listener.stop):
+        listener.say("describing the good images")
+        if not trainer.features.measure(listener.stop):
             return False
-    return train(trainer, folder, identity, listener.report, listener.stop)
+    reserve = CALIBRATION_COST * held * trainer.features.seconds_each
+    return train(trainer, folder, identity, listener.report, listener.stop, reserve_s=reserve)
 
 
 def _save(
@@ -208,7 +226,10 @@ def _notes(
         "by": _user(),
         "version": __version__,
         "torch": str(torch.__version__),
-        "steps": trainer.done.steps,
+        "method": job.method,
+        "steps": trainer.done.plan.student or 0,
+        "autoencoder_steps": trainer.done.plan.autoencoder or 0,
+        "augment": ",".join(job.augment) or "none",
         "batch": job.batch,
         "seed": job.seed,
         "seconds": round(trainer.done.seconds),

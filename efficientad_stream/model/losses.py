@@ -66,40 +66,55 @@ def hard_loss(squared: Tensor, p_hard: float = P_HARD) -> Tensor:
     return torch.where(hard, flat, 0.0).sum() / hard.sum()
 
 
-def losses(
-    net: EfficientAD, good: Tensor, jittered: Tensor, natural: Tensor | None, bfloat16: bool
-) -> Losses:
+class Views(NamedTuple):
+    """What one step is computed from.
+
+    Attributes:
+        window: good images, or as much of them as the student sees: B x 3 x h x w, normalised.
+        target: the teacher's descriptors of it, B x 384 x h' x w', normalised.
+        natural: natural images of the same size; None for no penalty.
+        copy: the augmented copy that the student's second half sees; None: ``window`` serves both.
+        copy_target: the teacher's descriptors of the copy, or of ``window``.
+        predicted: the autoencoder's prediction of them.
+    """
+
+    window: Tensor
+    target: Tensor
+    natural: Tensor | None
+    copy: Tensor | None
+    copy_target: Tensor
+    predicted: Tensor
+
+
+def losses(net: EfficientAD, views: Views, p_hard: float, bfloat16: bool) -> Losses:
     """All four losses of one step.
 
-    The student sees good, natural and augmented images in one batch, and computes of its last layer
-    only the half that each of them is compared in; both are exact.
+    The student sees all images in one batch, and computes of its last layer only the half that
+    each of them is compared in; both are exact.
 
     Args:
         net: in training mode; the teacher is frozen.
-        good: B x 3 x H x W, RGB in [0, 1].
-        jittered: the augmented copy of ``good``.
-        natural: as ``good``; None for no penalty.
+        views: see there.
+        p_hard: mining factor; 0 for a plain mean.
         bfloat16: convolve in bfloat16; targets and losses are float32 all the same.
     """
-    count = len(good)
-    for_teacher = good if natural is None else torch.cat([good, natural])
-    x = net.normalise_input(torch.cat([for_teacher, jittered]))
-    x = x.contiguous(memory_format=torch.channels_last)
-    copy = x[len(for_teacher) :]
+    seen = [v for v in (views.window, views.natural, views.copy) if v is not None]
+    x = torch.cat(seen).contiguous(memory_format=torch.channels_last)
+    count, front = len(views.window), slice(TEACHER_CHANNELS)
+    back = slice(TEACHER_CHANNELS, None)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-        with torch.no_grad():
-            targets = net.teach(torch.cat([x[:count], copy])).float()
-            target, copy_target = torch.split(targets, count)
-        hidden = net.student.hidden(x, padding=False)
-        first, second = torch.split(hidden, [len(for_teacher), count])
-        like_teacher = _last(net.student, first, slice(TEACHER_CHANNELS)).float()
-        like_autoencoder = _last(net.student, second, slice(TEACHER_CHANNELS, None)).float()
-        predicted = net.autoencoder(copy, (target.shape[2], target.shape[3])).float()
-    like_good, like_natural = torch.split(like_teacher, [count, len(for_teacher) - count])
+        parts = list(torch.split(net.student.hidden(x, padding=False), [len(v) for v in seen]))
+        like_teacher = _last(net.student, parts[0], front).float()
+        penalty = x.new_zeros(())
+        if views.natural is not None:
+            penalty = _last(net.student, parts[1], front).float().square().mean()
+        copy = parts[0] if views.copy is None else parts[-1]
+        like_autoencoder = _last(net.student, copy[:count], back).float()
+    predicted = views.predicted.float()
     return Losses(
-        hard=hard_loss((target - like_good).square()),
-        penalty=x.new_zeros(()) if natural is None else like_natural.square().mean(),
-        autoencoder=F.mse_loss(predicted, copy_target),
+        hard=hard_loss((views.target - like_teacher).square(), p_hard),
+        penalty=penalty,
+        autoencoder=F.mse_loss(predicted, views.copy_target),
         student_autoencoder=F.mse_loss(like_autoencoder, predicted),
     )
 
