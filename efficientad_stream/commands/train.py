@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time-budget", default="", help="e.g. 30m or 2h, in place of --steps; default 30m")
     add("--steps", type=int, help="of the student; default of --method paper: 70000")
     add("--autoencoder-steps", type=int, help="of --method fast; default: half of --steps")
+    add("--patience", type=int, default=4, help="looks without a gain; 0: never stop early")
     add("--augment", default="none", help="all, none, or of gain,gamma,blur,shift,noise")
     add("--batch", type=int, default=1, help="good images a step")
     add("--seed", type=int, default=0)
@@ -74,8 +75,9 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
-    if args.limit < 0:
-        raise ConfigError(f"--limit {args.limit}: must not be negative")
+    for name in ("limit", "patience"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"--{name} {getattr(args, name)}: must not be negative")
     if not 0 <= args.seed <= MAX_SEED:
         raise ConfigError(f"--seed {args.seed}: must lie between 0 and {MAX_SEED}")
     if args.batch > MAX_BATCH:
@@ -147,6 +149,7 @@ def _job(args: argparse.Namespace) -> TrainJob:
         seconds=seconds,
         augment=parse_kinds(args.augment),
         batch=args.batch,
+        patience=args.patience,
         seed=args.seed,
         teacher=args.teacher,
         frames=parse_frames(args.frames) if args.frames else None,

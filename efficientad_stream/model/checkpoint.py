@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.model.artifact import read_tensors, write_atomically
+from efficientad_stream.model.plateau import Plateau
 from efficientad_stream.model.settings import Done, Plan
 
 KIND = "training checkpoint"
@@ -48,6 +49,7 @@ def save_checkpoint(
         "steps": str(done.steps),
         "seconds": str(done.seconds),
         "plan": json.dumps(done.plan),
+        "plateau": json.dumps(done.plateau),
         "identity": json.dumps(dict(identity)),
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -78,7 +80,8 @@ def load_checkpoint(
         net.load_state_dict(own)
         _load_moments(optimizer, tensors)
         plan = Plan(*json.loads(notes["plan"]))
-        return Done(int(notes["steps"]), float(notes["seconds"]), plan)
+        plateau = Plateau(*json.loads(notes["plateau"]))
+        return Done(int(notes["steps"]), float(notes["seconds"]), plan, plateau)
     except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
         raise ArtifactError(f"{path}: {DAMAGED}") from error
 

@@ -46,7 +46,8 @@ class TrainJob:
         teacher: file; None: the one that comes with the package.
         frames: of a video, which.
         limit: use so many good images at most; 0: all.
-        method, steps, autoencoder_steps, seconds, augment: see ``settings.TrainSettings``.
+        method, steps, autoencoder_steps, seconds, augment, patience: see
+            ``settings.TrainSettings``.
         false_rejects: share of good parts that the threshold may cost.
         device, precision: see ``choose_device`` and ``choose_bfloat16``.
     """
@@ -64,6 +65,7 @@ class TrainJob:
     seconds: float = 0.0
     augment: tuple[str, ...] = ()
     batch: int = 1
+    patience: int = 4
     seed: int = 0
     teacher: Path | None = None
     frames: FrameRange | None = None
@@ -108,7 +110,8 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
         say(f"warning: {job.images}: {warning}")
     natural = NaturalImages(job.natural, job.geometry) if job.natural else None
     learn, held = split(len(good), job.seed, good.in_order)
-    trainer = Trainer(_settings(job), teacher, [good[i] for i in learn], natural)
+    unseen = [good[i] for i in held]
+    trainer = Trainer(_settings(job), teacher, [good[i] for i in learn], natural, unseen)
     identity = {
         **trainer.settings.identity(),
         "teacher": teacher.sha256,
@@ -124,7 +127,7 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     net = trainer.net.cpu().eval()
     round_to_half(net)
     say(f"calibrating on {len(held)} held-back parts")
-    found = calibrate(net, [good[i] for i in held], job.false_rejects)
+    found = calibrate(net, unseen, job.false_rejects)
     recipe = _save(job, net, found, _notes(job, trainer, good, teacher, found))
     (job.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return recipe
@@ -141,6 +144,7 @@ def _settings(job: TrainJob) -> TrainSettings:
         seconds=job.seconds,
         augment=job.augment,
         batch=job.batch,
+        patience=job.patience,
         seed=job.seed,
         device=device,
         bfloat16=choose_bfloat16(job.precision, device),
@@ -229,6 +233,7 @@ def _notes(
         "method": job.method,
         "steps": trainer.done.plan.student or 0,
         "autoencoder_steps": trainer.done.plan.autoencoder or 0,
+        "stopped_early": "yes" if trainer.done.stopped_early(job.patience) else "no",
         "augment": ",".join(job.augment) or "none",
         "batch": job.batch,
         "seed": job.seed,

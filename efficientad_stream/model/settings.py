@@ -17,6 +17,7 @@ from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import MAP_BORDER
 from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.networks import Size
+from efficientad_stream.model.plateau import CHECK_STEPS, Plateau
 
 Method = Literal["fast", "paper"]
 WARM_UP = 20
@@ -25,6 +26,8 @@ time budget decides how many that will be."""
 AUTOENCODER_SHARE = 0.3
 """Of a time budget."""
 AUTOENCODER_MOST, STUDENT_MOST = 10_000, 70_000
+ANNEAL = 0.95
+"""A run that is stopped early has done this share of its steps; the rest is at a low rate."""
 STRIDE = 4
 """Input pixels per position of the map."""
 
@@ -47,6 +50,8 @@ class TrainSettings:
         augment: kinds of ``augment`` done to the good images.
         p_hard: mining factor of section 3.2; 0 for a plain mean.
         bfloat16: convolve in bfloat16; targets, losses and weights stay float32.
+        patience: looks at the held-back images without a gain before the student is stopped early,
+            one look in ``CHECK_STEPS`` steps; 0: never.
         checkpoint_s: seconds between checkpoints.
         drop_at: "paper": share of the steps after which the learning rate is a tenth.
     """
@@ -65,6 +70,7 @@ class TrainSettings:
     window: int = 128
     augment: tuple[str, ...] = ()
     p_hard: float = P_HARD
+    patience: int = 4
     learning_rate: float = 1e-4
     autoencoder_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -104,11 +110,21 @@ class Plan(NamedTuple):
 
 
 class Done(NamedTuple):
-    """How far a training has come: steps, the seconds that they took, and what is planned."""
+    """How far a training has come: steps, the seconds that they took, what is planned and seen."""
 
     steps: int = 0
     seconds: float = 0.0
     plan: Plan = Plan(0, None)
+    plateau: Plateau = Plateau()
+
+    @property
+    def student_steps(self) -> int:
+        """Steps after those of the autoencoder alone, as far as these are planned."""
+        return self.steps - (self.plan.autoencoder or 0)
+
+    def stopped_early(self, patience: int) -> bool:
+        """Have ``patience`` looks in a row shown no gain?"""
+        return 0 < patience <= self.plateau.since
 
 
 class Window(NamedTuple):
@@ -121,7 +137,7 @@ class Window(NamedTuple):
 
     @classmethod
     def draw(cls, geometry: Geometry, side: int, rng: np.random.Generator) -> Window:
-        """At random; drawn beyond the edges and moved inside, so that these are seen as often."""
+        """At random; drawn beyond the edges and moved inside, or these would hardly be seen."""
         places = []
         for size, whole in zip((geometry.height, geometry.width), geometry.map_size, strict=True):
             count = min(side, size) // STRIDE - 2 * MAP_BORDER
@@ -157,7 +173,7 @@ def plan_ahead(
         reserve_s: what must be left of the budget at the end.
     """
     plan = done.plan
-    inside = done.steps - (plan.autoencoder or 0)
+    inside = done.student_steps
     if not settings.seconds or plan.total is not None or inside < WARM_UP or not times:
         return done
     each = median(times[-WARM_UP:])
@@ -167,6 +183,27 @@ def plan_ahead(
         return done._replace(plan=Plan(min(most, AUTOENCODER_MOST), plan.student))
     steps = inside + max(0, int(left / each))
     return done._replace(plan=Plan(plan.autoencoder, min(steps, STUDENT_MOST)))
+
+
+def look_is_due(settings: TrainSettings, done: Done) -> bool:
+    """Is it time to look at the held-back images? Not once it has been decided to stop."""
+    undecided = done.plan.total is None or done.stopped_early(settings.patience)
+    if not settings.patience or undecided or done.student_steps <= 0:
+        return False
+    return done.student_steps % CHECK_STEPS == 0
+
+
+def after_look(settings: TrainSettings, done: Done, loss: float) -> Done:
+    """Take in a look; if nothing has been gained for too long, plan for an end soon.
+
+    A twentieth of the steps is still to come: those at the low rate of section 3.2 ("paper"), or at
+    the end of the cosine ("fast").
+    """
+    done = done._replace(plateau=done.plateau.after(loss))
+    if not done.stopped_early(settings.patience) or done.plan.student is None:
+        return done
+    sooner = math.ceil(done.student_steps / ANNEAL)
+    return done._replace(plan=done.plan._replace(student=min(sooner, done.plan.student)))
 
 
 def rate_at(settings: TrainSettings, plan: Plan, step: int) -> float:

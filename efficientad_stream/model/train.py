@@ -29,8 +29,17 @@ from efficientad_stream.model.data import Naturals
 from efficientad_stream.model.features import TeacherFeatures, to_rgb
 from efficientad_stream.model.losses import JITTER_RANGE, JITTERS, Jitter, Views, jitter, losses
 from efficientad_stream.model.networks import EfficientAD
-from efficientad_stream.model.settings import Done, Plan, TrainSettings, Window, rate_at
-from efficientad_stream.model.settings import plan_ahead as plan_ahead_of
+from efficientad_stream.model.plateau import held_back_loss
+from efficientad_stream.model.settings import (
+    Done,
+    Plan,
+    TrainSettings,
+    Window,
+    after_look,
+    look_is_due,
+    plan_ahead,
+    rate_at,
+)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FLUSH_STEPS = 10
@@ -66,11 +75,13 @@ class Trainer:
         teacher: LoadedTeacher,
         good: Sequence[PixelArray],
         natural: Naturals | None,
+        held: Sequence[PixelArray] = (),
     ) -> None:
         if teacher.size != settings.size:
             raise ConfigError(f"the teacher is of size {teacher.size}, not {settings.size}")
         self.began = time.monotonic()
         self.settings, self._good, self._natural = settings, good, natural
+        self._held = held
         torch.manual_seed(settings.seed)
         net = EfficientAD(settings.size)
         net.teacher.load_state_dict(teacher.pdn.state_dict())
@@ -111,6 +122,13 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return row.detach()
+
+    def look(self) -> None:
+        """See whether the student still gains on good images that it does not learn from."""
+        s = self.settings
+        if self._held and look_is_due(s, self.done):
+            loss = held_back_loss(self.net, self._held, s.device, bfloat16=s.bfloat16)
+            self.done = after_look(s, self.done, loss)
 
     def save(self, folder: Path, identity: dict[str, str]) -> None:
         """Write a checkpoint into ``folder``."""
@@ -267,14 +285,15 @@ def train(
             curve.add(trainer.step())
             now = time.monotonic()
             times.append(now - before)
-            before = now
             steps = trainer.done.steps + 1
             elapsed = earlier.seconds + now - trainer.began
             done = trainer.done._replace(steps=steps, seconds=elapsed)
-            trainer.done = plan_ahead_of(settings, done, times, reserve_s)
+            trainer.done = plan_ahead(settings, done, times, reserve_s)
+            trainer.look()
             if trainer.autoencoder_phase != alone:
                 times.clear()
             halt, last = stop(), steps == trainer.done.plan.total
+            before = time.monotonic()
             if halt or last or steps % FLUSH_STEPS == 0:
                 newest = curve.flush(steps)
                 rate = (steps - earlier.steps) / (now - begun)
