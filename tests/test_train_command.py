@@ -91,6 +91,28 @@ def test_train_writes_a_recipe(recipe: Path) -> None:
     ]
 
 
+def test_drawn_images_do_instead_of_photographs(
+    dataset: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(train_arguments(dataset, tmp_path / "r", "--natural", "builtin", "--steps", "3")) == 0
+    )
+    assert "400 images for the penalty" in capsys.readouterr().err
+    drawn, photographed = load_recipe(tmp_path / "r"), load_recipe(recipe)
+    assert drawn.recipe.training["penalty"] == "procedural images"
+    weights = [loaded.net.student.state_dict() for loaded in (drawn, photographed)]
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_folder_may_be_called_builtin(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "builtin").symlink_to(dataset / "natural")
+    monkeypatch.chdir(tmp_path)
+    assert main(train_arguments(dataset, Path("r"), "--natural", "./builtin", "--steps", "3")) == 0
+    assert load_recipe(Path("r")).recipe.training["penalty"] == "natural images"
+
+
 def test_evaluate_prints_and_writes_the_same(
     dataset: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
 from efficientad_stream.core.recipe import NAME, NAME_RULE, Geometry, Recipe
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--images", type=Path, required=True, help="good parts: a folder of images, or a video")
     add("--frames", default="", help="of a video: START:STOP or START:STOP:STEP, e.g. 0:400:2")
-    add("--natural", type=Path, help="folder of photographs for the penalty (section 3.2)")
+    add("--natural", help="photographs for the penalty (section 3.2): a folder, or builtin: drawn")
     add("--no-penalty", action="store_true", help="train without photographs: detects less")
     add("--out", type=Path, required=True, help="folder of the recipe")
     add("--name", default="", help="of the recipe; default: the folder's name")
@@ -86,8 +86,8 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--false-rejects {args.false_rejects}: must lie between 0 and 1")
     if (args.natural is None) != args.no_penalty:
         raise ConfigError(
-            "give either --natural DIR (photographs of anything, for the penalty of section 3.2) "
-            "or --no-penalty, which detects less"
+            "give either --natural DIR (photographs of anything, for the penalty of section 3.2), "
+            "--natural builtin (drawn images) or --no-penalty, which detects less"
         )
 
 
@@ -124,6 +124,13 @@ def parse_input(text: str, channels: int, exposure: str = "as_is") -> Geometry:
         raise ConfigError(f"--input {text}: {error}") from error
 
 
+def parse_natural(text: str | None) -> Path | Literal["builtin"] | None:
+    """A folder of photographs, unless it is "builtin"; a folder of that name is ./builtin."""
+    if text is None or text == "builtin":
+        return "builtin" if text else None
+    return Path(text)
+
+
 def _job(args: argparse.Namespace) -> TrainJob:
     """The arguments as a job."""
     geometry = parse_input(args.input, 1 if args.grey else 3, args.exposure)
@@ -137,7 +144,7 @@ def _job(args: argparse.Namespace) -> TrainJob:
 
     return TrainJob(
         images=args.images,
-        natural=args.natural,
+        natural=parse_natural(args.natural),
         out=args.out,
         name=name,
         geometry=geometry,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,8 +24,9 @@ from efficientad_stream.model.artifact import (
     save_recipe,
 )
 from efficientad_stream.model.calibrate import Calibration, calibrate, split
-from efficientad_stream.model.data import GoodImages, NaturalImages, load_good
+from efficientad_stream.model.data import GoodImages, NaturalImages, Naturals, load_good
 from efficientad_stream.model.networks import EfficientAD, Size
+from efficientad_stream.model.procedural.images import ProceduralImages
 from efficientad_stream.model.settings import (
     Method,
     TrainSettings,
@@ -34,6 +36,8 @@ from efficientad_stream.model.settings import (
 from efficientad_stream.model.train import CHECKPOINT_FILE, Progress, Trainer, train
 from efficientad_stream.model.video import FrameRange
 
+Builtin = Literal["builtin"]
+
 
 @dataclass(frozen=True)
 class TrainJob:
@@ -41,7 +45,7 @@ class TrainJob:
 
     Attributes:
         images: folder of good images, or a video.
-        natural: folder of photographs for the penalty, or None for none.
+        natural: folder of photographs for the penalty; "builtin": drawn images; None: no penalty.
         out: folder of the recipe.
         teacher: file; None: the one that comes with the package.
         frames: of a video, which.
@@ -53,7 +57,7 @@ class TrainJob:
     """
 
     images: Path
-    natural: Path | None
+    natural: Path | Builtin | None
     out: Path
     name: str
     geometry: Geometry
@@ -108,7 +112,7 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     warning = good.size_warning(job.geometry)
     if warning:
         say(f"warning: {job.images}: {warning}")
-    natural = NaturalImages(job.natural, job.geometry) if job.natural else None
+    natural = _naturals(job)
     learn, held = split(len(good), job.seed, good.in_order)
     unseen = [good[i] for i in held]
     trainer = Trainer(_settings(job), teacher, [good[i] for i in learn], natural, unseen)
@@ -131,6 +135,12 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     recipe = _save(job, net, found, _notes(job, trainer, good, teacher, found))
     (job.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return recipe
+
+
+def _naturals(job: TrainJob) -> Naturals | None:
+    if job.natural == "builtin":
+        return ProceduralImages(job.geometry)
+    return NaturalImages(job.natural, job.geometry) if job.natural else None
 
 
 def _settings(job: TrainJob) -> TrainSettings:
@@ -158,7 +168,7 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(f"--out {folder}: cannot be made: {error.strerror}") from error
 
 
-def _plan(settings: TrainSettings, learn: int, held: int, natural: NaturalImages | None) -> str:
+def _plan(settings: TrainSettings, learn: int, held: int, natural: Naturals | None) -> str:
     kind = "bfloat16" if settings.bfloat16 else "float32"
     steps = f"{settings.autoencoder_steps} + {settings.steps} steps"
     if settings.method == "paper":
@@ -167,7 +177,7 @@ def _plan(settings: TrainSettings, learn: int, held: int, natural: NaturalImages
         steps = f"{settings.seconds / 60:.0f} minutes"
     return (
         f"{learn} good images to learn from, {held} held back, "
-        f"{len(natural) if natural else 'no'} natural images; {steps} on "
+        f"{len(natural) if natural else 'no'} images for the penalty; {steps} on "
         f"{settings.device} in {kind}"
     )
 
@@ -246,9 +256,15 @@ def _notes(
         "good_images_sha256": good.digest,
         "held_back": len(found.scores),
         "held_back_worst_score": found.tail.worst,
-        "penalty": "natural images" if job.natural else "none",
+        "penalty": _penalty(job),
         "quantiles": "exact" if found.exact else "histogram",
     }
+
+
+def _penalty(job: TrainJob) -> str:
+    if job.natural == "builtin":
+        return "procedural images"
+    return "natural images" if job.natural else "none"
 
 
 def _user() -> str:
