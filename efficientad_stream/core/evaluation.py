@@ -1,22 +1,21 @@
-"""How good is a recipe: AU-ROC, AU-PRO, F1, escapes and false rejects.
+"""How well a recipe tells parts apart: AU-ROC, F1, escapes and false rejects.
 
-All areas come from one formula. A curve of true against false positive rate is a sum over the
-positives, each of which rises from 0 to its weight where the threshold passes its score; so the
-area under the curve is a weighted sum over the positives of how many negatives lie below each.
-Nothing is binned or sampled. Ties are joined by straight lines, as the trapezoidal rule has it.
+How well it finds where a defect is: ``localisation.py``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-PRO_LIMIT = 0.3
-"""False positive rate up to which the AU-PRO integrates."""
+from efficientad_stream.core.areas import area, rates
 
-Floats = NDArray[np.float64]
+ESCAPE_RATES = (0.0, 0.01, 0.05)
+"""Shares of the defective parts that are allowed to escape, for ``at_escapes``."""
 
 
 def auroc(scores: ArrayLike, defective: ArrayLike) -> float:
@@ -30,9 +29,9 @@ def auroc(scores: ArrayLike, defective: ArrayLike) -> float:
         ValueError: only one class, shapes that differ, or a score that is not finite.
     """
     values, positive = _checked(scores, defective)
-    negatives = np.sort(values[~positive])
     found = values[positive]
-    return _area(negatives, found, np.full(found.size, 1.0 / found.size), 1.0)
+    passed = rates([np.sort(values[~positive])], found)
+    return area(*passed, np.full(found.size, 1.0 / found.size), 1.0)
 
 
 def _checked(
@@ -49,82 +48,6 @@ def _checked(
     if positive.all() or not positive.any():
         raise ValueError("an area needs good and defective ones")
     return values.reshape(-1), positive.reshape(-1)
-
-
-def _area(
-    negatives: NDArray[np.floating], positives: NDArray[np.floating], weights: Floats, limit: float
-) -> float:
-    """Area below the curve up to the false positive rate ``limit``, divided by ``limit``.
-
-    Args:
-        negatives: sorted ascending.
-        positives: scores of what is to be found.
-        weights: what each adds to the curve; they sum to 1.
-        limit: above 0, at most 1.
-    """
-    total = negatives.size
-    begin = 1.0 - np.searchsorted(negatives, positives, side="right") / total
-    end = 1.0 - np.searchsorted(negatives, positives, side="left") / total
-    after = np.maximum(0.0, limit - end)
-    run = np.clip(limit - begin, 0.0, end - begin)
-    tied = end > begin
-    rise = np.zeros(positives.size)
-    rise[tied] = run[tied] ** 2 / (2 * (end - begin)[tied])
-    return float(np.dot(weights, after + rise) / limit)
-
-
-class PixelCurves:
-    """Pixel AU-ROC and AU-PRO over all maps of a data set.
-
-    Keeps every pixel as a float32: 4 bytes for a good one, 12 for a defective one.
-    """
-
-    def __init__(self) -> None:
-        self._good: list[NDArray[np.float32]] = []
-        self._defective: list[NDArray[np.float32]] = []
-        self._shares: list[Floats] = []
-        self.components = 0
-        """Connected defects added so far."""
-
-    def add(self, anomaly_map: ArrayLike, labels: ArrayLike) -> None:
-        """Take in one image.
-
-        Args:
-            anomaly_map: H x W, finite.
-            labels: H x W integers: 0 where good, 1, 2, ... for each connected defect.
-
-        Raises:
-            ValueError: shapes that differ, or a map that is not finite.
-        """
-        values = np.asarray(anomaly_map, dtype=np.float32)
-        marks = np.asarray(labels)
-        if values.shape != marks.shape or not np.isfinite(values).all():
-            raise ValueError(f"map {values.shape}, labels {marks.shape}: differ, or not finite")
-        inside = marks > 0
-        self._good.append(values[~inside])
-        if not inside.any():
-            return
-        _, which, sizes = np.unique(marks[inside], return_inverse=True, return_counts=True)
-        self._defective.append(values[inside])
-        self._shares.append(1.0 / sizes[which])
-        self.components += sizes.size
-
-    def areas(self, limit: float = PRO_LIMIT) -> tuple[float, float] | None:
-        """Pixel AU-ROC, and AU-PRO up to the false positive rate ``limit``.
-
-        The per-region overlap is the mean, over connected defects, of the share found of each; the
-        false positive rate is over all good pixels of all images. The area is divided by ``limit``.
-        None if there is no defective pixel, or no good one. Source: Bergmann et al., "The MVTec
-        Anomaly Detection Dataset", IJCV 2021.
-        """
-        good = np.concatenate(self._good) if self._good else np.empty(0, np.float32)
-        if not self.components or not good.size:
-            return None
-        good.sort()
-        found = np.concatenate(self._defective)
-        even = np.full(found.size, 1.0 / found.size)
-        shares = np.concatenate(self._shares) / self.components
-        return _area(good, found, even, 1.0), _area(good, found, shares, limit)
 
 
 @dataclass(frozen=True)
@@ -178,4 +101,58 @@ def outcome(scores: ArrayLike, defective: ArrayLike, threshold: float) -> Outcom
         escapes=int((positive & passed).sum()),
         good=int((~positive).sum()),
         false_rejects=int((~positive & ~passed).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The highest threshold that lets at most so many defective parts escape, and its price.
+
+    Attributes:
+        allowed: share of the defective parts that may escape, from 0 to 1.
+        threshold: infinite if no defective part has a finite score.
+        escapes, false_rejects: how many there are at it.
+        false_reject_rate: share of the good parts.
+    """
+
+    allowed: float
+    threshold: float
+    escapes: int
+    false_rejects: int
+    false_reject_rate: float
+
+
+def at_escapes(
+    scores: ArrayLike, defective: ArrayLike, allowed: Sequence[float] = ESCAPE_RATES
+) -> list[OperatingPoint]:
+    """What few escapes would cost in good parts, were the threshold chosen on these very parts.
+
+    A score that is not finite rejects, so it never escapes. Of n defective parts, floor(allowed n)
+    may escape; the threshold is the lowest score of those that may not.
+
+    Raises:
+        ValueError: good or defective parts are missing, or ``allowed`` is not in [0, 1).
+    """
+    values = np.asarray(scores, dtype=np.float64).reshape(-1)
+    positive = np.asarray(defective, dtype=bool).reshape(-1)
+    if positive.all() or not positive.any():
+        raise ValueError("an operating point needs good and defective ones")
+    values = np.where(np.isfinite(values), values, np.inf)
+    found = np.sort(values[positive])
+    return [_point(values, positive, found, share) for share in allowed]
+
+
+def _point(
+    values: NDArray[np.float64],
+    positive: NDArray[np.bool_],
+    found: NDArray[np.float64],
+    share: float,
+) -> OperatingPoint:
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"{share} is no share of escapes")
+    rounding = 1e-9  # 0.29 x 100 is 28.999999999999996
+    threshold = float(found[math.floor(share * found.size + rounding)])
+    at = outcome(values, positive, threshold)
+    return OperatingPoint(
+        share, threshold, at.escapes, at.false_rejects, at.false_rejects / at.good
     )

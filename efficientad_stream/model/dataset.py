@@ -1,95 +1,143 @@
-"""A labelled data set in the layout of MVTec AD. Nothing here needs torch.
+"""Labelled data sets: which layout a folder has, and where the defects of an image are.
 
-``test/good/*`` and ``test/<defect>/*`` are images, ``ground_truth/<defect>/<stem>_mask.png`` shows
-where the defect of an image is.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from efficientad_stream.core.errors import ArtifactError
-from efficientad_stream.core.types import GOOD
-from efficientad_stream.model.data import list_images, read_image
+from efficientad_stream.core.localisation import Region
+from efficientad_stream.core.types import PixelArray
+from efficientad_stream.model.data import read_image
+from efficientad_stream.model.layouts import loco, mvtec, plain, visa
+from efficientad_stream.model.layouts.labelled import Labelled
+
+LAYOUTS: dict[str, ModuleType] = {
+    "MVTec LOCO": loco,
+    "VisA": visa,
+    "MVTec AD": mvtec,
+    "plain folder": plain,
+}
+"""In the order in which they are asked: LOCO looks like MVTec AD, with more in it."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """One test image.
+class Dataset:
+    """The test images of one product.
 
     Attributes:
-        path: the image.
-        name: its path relative to ``test``, for reports.
-        kind: "good", or the defect.
-        mask: where the defect is marked, if it is marked anywhere.
+        root: its folder.
+        layout: a name of ``LAYOUTS``.
+        items: images in order of name, good ones and defective ones.
     """
 
-    path: Path
-    name: str
-    kind: str
-    mask: Path | None
+    root: Path
+    layout: str
+    items: list[Labelled]
 
     @property
-    def defective(self) -> bool:
-        """Anything but good."""
-        return self.kind != GOOD
+    def name(self) -> str:
+        """The category: what the folder is called."""
+        return self.root.resolve().name
 
 
-def read_dataset(root: Path) -> list[Labelled]:
-    """All test images in order of path.
+def find_datasets(root: Path) -> list[Dataset]:
+    """The data set that ``root`` is, or those of the categories that it holds, by name.
 
     Raises:
-        ArtifactError: not this layout, or without good or without defective images.
+        ArtifactError: neither, or one of them is not what its layout asks for.
     """
-    test = root / "test"
-    if not test.is_dir():
+    if not visa.holds_categories(root):
+        layout = _layout_of(root)
+        if layout is not None:
+            return [_read(root, layout)]
+    found = [(folder, _layout_of(folder)) for folder in _categories(root)]
+    known = [_read(folder, layout) for folder, layout in found if layout is not None]
+    if not known:
         raise ArtifactError(
-            f"{root}: is no data set in the layout of MVTec AD; there must be test/good, "
-            "test/<defect> and ground_truth/<defect>"
+            f"{root}: is no data set: neither in the layout of MVTec AD (test/good, test/<defect>, "
+            "ground_truth/<defect>), MVTec LOCO or VisA, nor folders good and <defect>, nor a "
+            "folder of such"
         )
-    items = []
-    for path in list_images(test):
-        inside = path.relative_to(test)
-        if len(inside.parts) == 2:
-            kind = inside.parts[0]
-            items.append(Labelled(path, inside.as_posix(), kind, _mask_of(root, kind, path)))
-    kinds = {item.kind for item in items}
-    if GOOD not in kinds or len(kinds) < 2:
-        raise ArtifactError(
-            f"{test}: needs images in good and in at least one folder named after a defect"
-        )
-    return items
+    return known
 
 
-def _mask_of(root: Path, kind: str, image: Path) -> Path | None:
-    mask = root / "ground_truth" / kind / f"{image.stem}_mask.png"
-    return mask if mask.is_file() else None
+def _layout_of(root: Path) -> str | None:
+    return next((name for name, layout in LAYOUTS.items() if layout.fits(root)), None)
 
 
-def read_labels(item: Labelled, height: int, width: int) -> NDArray[np.int32]:
-    """Connected defects of an image (8 neighbours): 0 where good, 1, 2, ... inside of each.
+def _read(root: Path, layout: str) -> Dataset:
+    return Dataset(root, layout, LAYOUTS[layout].read(root))
+
+
+def _categories(root: Path) -> Iterator[Path]:
+    """Folders that may be categories, in order of name."""
+    if visa.holds_categories(root):
+        yield from (root / name for name in visa.categories(root))
+    elif root.is_dir():
+        try:
+            yield from sorted(path for path in root.iterdir() if path.is_dir())
+        except OSError as error:
+            raise ArtifactError(f"{root}: cannot be read: {error.strerror}") from error
+
+
+def read_regions(item: Labelled, height: int, width: int) -> list[Region]:
+    """The defects of an image.
 
     Args:
-        item: good, or with a mask, in which anything but black is defective.
+        item: good, or with masks, in which anything but black is defective. Without saturations
+            each connected part (8 neighbours) is a defect, else each mask.
         height: of the image in pixels.
         width: of the image in pixels.
 
     Raises:
-        ArtifactError: the mask cannot be read, or is not of the image's size.
+        ArtifactError: a mask cannot be read, is not of the image's size, or marks its defect with a
+            value that the data set does not know.
     """
-    if item.mask is None:
-        return np.zeros((height, width), np.int32)
-    mask = read_image(item.mask, 1)
+    masks = [_read_mask(path, height, width) for path in item.masks]
+    if item.saturations is None:
+        return [region for mask in masks for region in _connected(mask)]
+    pairs = zip(item.masks, masks, strict=True)
+    return [_whole(item, path, mask) for path, mask in pairs if mask.any()]
+
+
+def _read_mask(path: Path, height: int, width: int) -> PixelArray:
+    mask = read_image(path, 1)
     if mask.shape != (height, width):
         raise ArtifactError(
-            f"{item.mask}: has {mask.shape[1]} x {mask.shape[0]} pixels, its image "
-            f"{width} x {height}"
+            f"{path}: has {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}"
         )
+    return mask
+
+
+def _connected(mask: PixelArray) -> list[Region]:
     binary = (mask > 0).astype(np.uint8)
-    _, labels = cv2.connectedComponents(binary, connectivity=8, ltype=cv2.CV_32S)
-    return np.asarray(labels, dtype=np.int32)
+    _, marks = cv2.connectedComponents(binary, connectivity=8, ltype=cv2.CV_32S)
+    labels = np.asarray(marks, np.int32).reshape(-1)
+    inside = np.flatnonzero(labels)
+    order = np.argsort(labels[inside], kind="stable")
+    sizes = np.bincount(labels[inside])[1:]
+    pieces: list[NDArray[np.int64]] = np.split(inside[order], np.cumsum(sizes)[:-1])
+    return [Region(piece, piece.size) for piece in pieces if piece.size]
+
+
+def _whole(item: Labelled, path: Path, mask: PixelArray) -> Region:
+    assert item.saturations is not None
+    inside = np.flatnonzero(mask)
+    value = int(mask.max())
+    saturation = item.saturations.get(value)
+    if saturation is None:
+        raise ArtifactError(
+            f"{path}: marks a defect with {value}, which is not in the data set's "
+            f"{loco.CONFIG}; copy it again"
+        )
+    return Region(inside, saturation.of(inside.size))

@@ -1,0 +1,62 @@
+"""``efficientad-stream evaluate``: measure a recipe on a labelled data set, by the live path."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from efficientad_stream.core.errors import ConfigError
+
+MAX_THREADS = 256
+OUTPUTS = ("json", "markdown", "html")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add = parser.add_argument
+    add(
+        "--dataset",
+        type=Path,
+        required=True,
+        help="folder in the layout of MVTec AD, MVTec LOCO or VisA, or one that holds the folders "
+        "good and <defect>, or one that holds several such categories",
+    )
+    add(
+        "--recipe",
+        type=Path,
+        required=True,
+        help="folder of the recipe; for several categories, of recipes of the same names",
+    )
+    add("--threshold", type=float, help="judge by this one instead of the recipe's")
+    add("--corruptions", action="store_true", help="also under changed light, focus, position, ...")
+    add("--json", type=Path, help="write everything, a score for each image included")
+    add("--markdown", type=Path, help="write the tables for a report")
+    add("--html", type=Path, help="write a page with the worst escapes and false rejects")
+    add("--limit", type=int, default=0, help="score only so many images, evenly spread")
+    add("--threads", type=int, default=0, help="of PyTorch; 0: one a core")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score every test image, print the figures, write the reports."""
+    if args.limit < 0:
+        raise ConfigError(f"--limit {args.limit}: must not be negative")
+    if not 0 <= args.threads <= MAX_THREADS:
+        raise ConfigError(f"--threads {args.threads}: must lie between 0 and {MAX_THREADS}")
+    if args.threshold is not None and not math.isfinite(args.threshold):
+        raise ConfigError(f"--threshold {args.threshold}: is not a finite number")
+    for name in OUTPUTS:
+        _check_output(name, getattr(args, name))
+    from efficientad_stream.commands.evaluate.evaluation import evaluate
+
+    return evaluate(args)
+
+
+def _check_output(name: str, path: Path | None) -> None:
+    """Found out before an hour of scoring, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"--{name} {path}: is a folder; give a file")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--{name} {path}: cannot be written: no such folder")
