@@ -18,7 +18,6 @@ from efficientad_stream.model.data import (
     read_image,
     spread,
 )
-from efficientad_stream.model.dataset import Labelled, read_dataset, read_labels
 from efficientad_stream.model.frames import prepare
 from efficientad_stream.model.video import FrameRange, parse_frames, video_frames
 
@@ -266,44 +265,3 @@ def test_good_frames_of_a_video(video: Path, tmp_path: Path) -> None:
         load_good(video, GEOMETRY, FrameRange(0, 5))
     with pytest.raises(ConfigError, match="--frames is for videos"):
         load_good(folder_of(tmp_path, 10), GEOMETRY, FrameRange())
-
-
-def mvtec(root: Path) -> Path:
-    write(root / "test/good/0.png", noise(20, 30, 3))
-    write(root / "test/scratch/1.png", noise(20, 30, 3))
-    write(root / "test/scratch/2.png", noise(20, 30, 3))
-    mask = np.zeros((20, 30), np.uint8)
-    mask[2:5, 2:5] = 255
-    mask[5, 5] = 255  # touches by its corner
-    mask[10:12, 20:25] = 1
-    write(root / "ground_truth/scratch/1_mask.png", mask)
-    return root
-
-
-def test_a_labelled_data_set(tmp_path: Path) -> None:
-    items = read_dataset(mvtec(tmp_path))
-    assert [(item.name, item.kind, item.defective) for item in items] == [
-        ("good/0.png", "good", False),
-        ("scratch/1.png", "scratch", True),
-        ("scratch/2.png", "scratch", True),
-    ]
-    assert [item.mask is not None for item in items] == [False, True, False]
-    labels = read_labels(items[1], 20, 30)
-    assert labels.max() == 2
-    assert (labels[2:5, 2:5] == labels[5, 5]).all()
-    assert labels[11, 22] not in (0, labels[5, 5])
-    assert not read_labels(items[0], 20, 30).any()
-
-
-def test_a_mask_of_another_size(tmp_path: Path) -> None:
-    item: Labelled = read_dataset(mvtec(tmp_path))[1]
-    with pytest.raises(ArtifactError, match="has 30 x 20 pixels, its image 30 x 21"):
-        read_labels(item, 21, 30)
-
-
-def test_what_is_no_labelled_data_set(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="layout of MVTec AD"):
-        read_dataset(tmp_path)
-    write(tmp_path / "test/good/0.png", noise(8, 8, 3))
-    with pytest.raises(ArtifactError, match="in at least one folder named after a defect"):
-        read_dataset(tmp_path)

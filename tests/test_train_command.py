@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from efficientad_stream.cli import main
-from efficientad_stream.commands.evaluate import score_all
+from efficientad_stream.commands.evaluate.scoring import score_all
 from efficientad_stream.commands.train import parse_input
 from efficientad_stream.core.errors import ConfigError
-from efficientad_stream.core.evaluation import PixelCurves, auroc
+from efficientad_stream.core.evaluation import auroc
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import Policy, Reason
 from efficientad_stream.model.artifact import load_recipe, save_teacher
-from efficientad_stream.model.dataset import read_dataset
+from efficientad_stream.model.dataset import find_datasets
 from efficientad_stream.model.networks import PDN
 
 SMALL = ["--input", "128", "--precision", "fp32"]
@@ -155,8 +155,8 @@ def test_evaluate_says_why_an_image_has_no_score(
 ) -> None:
     loaded = load_recipe(recipe)
     next(loaded.net.student.parameters()).fill_(math.nan)
-    items = read_dataset(dataset)[:1]
-    (scored,) = score_all(loaded, items, Policy(1.0), 1, PixelCurves())
+    items = find_datasets(dataset)[0].items[:1]
+    (scored,) = score_all(loaded, items, Policy(1.0), 1).clean
     assert scored.inspection.reason is Reason.NON_FINITE
     assert capsys.readouterr().err == "blot/0.png: its score is not a number\n"
 
@@ -229,8 +229,14 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     [
         (("--threshold", "nan"), 2, "--threshold nan: is not a finite number"),
         (("--limit", "-1"), 2, "must not be negative"),
+        (("--html", "/nowhere/a.html"), 2, "--html /nowhere/a.html: cannot be written: no such"),
+        (("--markdown", "/proc"), 2, "--markdown /proc: is a folder; give a file"),
         (("--recipe", "/nowhere"), 3, "/nowhere: is not a recipe"),
-        (("--dataset", "/nowhere"), 3, "/nowhere: is no data set in the layout of MVTec AD"),
+        (
+            ("--dataset", "/nowhere"),
+            3,
+            "/nowhere: is no data set: neither in the layout of MVTec AD",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_one_line(

@@ -22,10 +22,13 @@ def one_product(report: Report) -> Document:
     """Everything that is known of one recipe on one data set."""
     recipe = report["recipe"]
     images = report["good"] + report["defective"]
-    each = 1000 * report["seconds"] / max(1, images)
+    times = len(report.get("corruptions", [""]))
+    each = 1000 * report["seconds"] / max(1, images * times)
+    again = f", each {times} times," if times > 1 else ""
     title = (
         f"recipe {recipe['name']} revision {recipe['revision']} on {report['dataset']} "
-        f"({report['layout']}): {images} images in {report['seconds']} s ({each:.0f} ms each)"
+        f"({report['layout']}): {images} images{again} in {report['seconds']} s "
+        f"({each:.0f} ms a frame)"
     )
     blocks = [_defects(report), "\n".join(_sentences(report)), *_at_escapes(report)]
     if "corruptions" in report:
