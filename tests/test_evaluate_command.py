@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import efficientad_stream
 from efficientad_stream.cli import main
+from efficientad_stream.commands.evaluate.histogram import WIDTH, histogram
 from efficientad_stream.core.evaluation import auroc
 from efficientad_stream.model.corruptions import CORRUPTIONS
 
@@ -178,3 +183,21 @@ def test_images_of_a_plain_folder_have_no_pixel_figures(tmp_path: Path) -> None:
     assert report["layout"] == "plain folder"
     assert (report["pixel_auroc"], report["au_pro"], report["defects_marked"]) == (None, None, 0)
     assert report["image_auroc"] is not None
+
+
+scores = st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), max_size=20)
+
+
+@given(scores, scores, st.floats(-1e6, 1e6))
+def test_any_scores_can_be_drawn(good: list[float], bad: list[float], threshold: float) -> None:
+    drawing = histogram(good, bad, threshold)
+    finite = [score for score in good + bad if math.isfinite(score)]
+    assert bool(drawing) == bool(finite)
+    if not drawing:
+        return
+    root = ElementTree.fromstring(drawing)  # noqa: S314 - made right here
+    assert ("threshold" in "".join(root.itertext())) == bool(finite)
+    for kind, values in (("good", good), ("bad", bad)):
+        bars = [bar for bar in root.iter("rect") if bar.get("class") == kind]
+        assert bool(bars) == any(math.isfinite(value) for value in values)
+        assert all(0 <= float(bar.get("x", "-1")) <= WIDTH for bar in bars)

@@ -173,6 +173,8 @@ def test_a_kind_is_measured_against_the_good_ones_and_itself() -> None:
     assert together.areas(("good", "a")) == apart.areas()
     assert together.areas() != apart.areas()
     assert together.areas(("good",)) is None
+    apart.add(maps[2], regions_of(labels[2]))
+    assert apart.areas() == together.areas(), "what is added later counts as well"
 
 
 def test_a_small_defect_counts_as_much_as_a_large_one() -> None:

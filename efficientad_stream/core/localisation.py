@@ -49,17 +49,21 @@ class PixelAreas:
 class _Pixels:
     """Everything that was added of one kind of part."""
 
+    ascending: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    """Good pixels that are sorted already."""
     good: list[NDArray[np.float32]] = field(default_factory=list)
+    """Those that are not."""
     defective: list[NDArray[np.float32]] = field(default_factory=list)
     regions: list[tuple[NDArray[np.float32], int]] = field(default_factory=list)
     """Values in descending order, and the saturation."""
 
     def sorted_good(self) -> NDArray[np.float32]:
         """All good pixels in one ascending array, which takes the place of the pieces."""
-        if len(self.good) != 1:
-            self.good = [np.concatenate(self.good) if self.good else np.empty(0, np.float32)]
-        self.good[0].sort()
-        return self.good[0]
+        if self.good:
+            self.ascending = np.concatenate([self.ascending, *self.good])
+            self.good.clear()
+            self.ascending.sort()
+        return self.ascending
 
 
 class PixelCurves:

@@ -67,7 +67,8 @@ class Gallery:
 
     def _draw(self, scored: Scored, anomaly_map: MapArray) -> Picture:
         frame = read_image(scored.item.path, self.channels)
-        grey = grey_map(anomaly_map, scale_max(anomaly_map, self.threshold))
+        # hottest at its own maximum: an escape is cold, and where it is least so is the question
+        grey = grey_map(anomaly_map, scale_max(anomaly_map, None))
         shown = overlay(frame, grey, SIDE)
         for path in scored.item.masks:
             _outline(shown, read_image(path, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,14 +54,12 @@ def _bars(heights: np.ndarray, css: str) -> str:
 def _axis(low: float, high: float, top: float, more: bool) -> str:
     base = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>']
-    for step in range(5):
-        value = low + (high - low) * step / 4
-        x = LEFT + (WIDTH - LEFT - RIGHT) * step / 4
-        anchor = "start" if step == 0 else "end" if step == 4 else "middle"
-        above = " and above" if more and step == 4 else ""
-        parts.append(
-            f'<text x="{x:.1f}" y="{base + 16}" text-anchor="{anchor}">{value:.3g}{above}</text>'
-        )
+    for value in _ticks(low, high):
+        x = LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+        parts.append(f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{value:.6g}</text>')
+    if more:
+        above = f"last bar: {high:.3g} and above"
+        parts.append(f'<text x="{WIDTH - RIGHT}" y="{TOP - 6}" text-anchor="end">{above}</text>')
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">score</text>')
     parts.append(
@@ -68,6 +67,14 @@ def _axis(low: float, high: float, top: float, more: bool) -> str:
         f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">0</text>'
     )
     return "".join(parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``, some four to ten of them."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * m for m in (5, 2, 1) if power * m <= (high - low) / 4)
+    first = math.ceil(low / step)
+    return [step * number for number in range(first, math.floor(high / step) + 1)]
 
 
 def _line(threshold: float, low: float, high: float) -> str:

@@ -47,11 +47,11 @@ svg line.cut { stroke: var(--cut); stroke-dasharray: 4 3; }
 svg text.cut { fill: var(--cut); }
 .key i { display: inline-block; width: 11px; height: 11px; border-radius: 2px;
   margin: 0 5px 0 14px; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr));
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr));
   gap: 14px; }
 figure { margin: 0; background: #fff; border: 1px solid var(--rule); border-radius: 8px;
   overflow: hidden; }
-figure img { display: block; width: 100%; height: 190px; object-fit: contain; background: #11161d; }
+figure img { display: block; width: 100%; height: 230px; object-fit: contain; background: #11161d; }
 figcaption { padding: 8px 10px; font-size: 13px; overflow-wrap: anywhere; }
 figcaption b { float: right; margin-left: 8px; font-variant-numeric: tabular-nums; }
 figcaption span { color: var(--soft); }
@@ -159,6 +159,7 @@ def _pictures(title: str, count: int, pictures: Sequence[Picture]) -> str:
         for picture in pictures
     )
     return (
-        f'<h2>{escape(title)} <span class="note">{len(pictures)} of {count}; heat is the anomaly '
-        f'map, white line the mask</span></h2><div class="pictures">{figures}</div>'
+        f'<h2>{escape(title)} <span class="note">{len(pictures)} of {count}; heat: the anomaly '
+        "map, hottest at its own maximum; white line: the mask</span></h2>"
+        f'<div class="pictures">{figures}</div>'
     )
