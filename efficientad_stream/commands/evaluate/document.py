@@ -34,11 +34,12 @@ def _text_rows(table: Table) -> list[str]:
     rows = [(table.title, *table.header[1:]), *table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths[0] = max(widths[0], 24)
-    return [
-        row[0].ljust(widths[0])
-        + "".join(cell.rjust(wide + 2) for cell, wide in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = zip(row[1:], widths[1:], strict=True)
+        figures = "".join(cell.rjust(wide + 2) for cell, wide in cells)
+        lines.append((row[0].ljust(widths[0]) + figures).rstrip())
+    return lines
 
 
 def as_markdown(documents: Sequence[Document]) -> str:

@@ -62,16 +62,19 @@ def _by_kind(report: Report) -> Table:
     columns += [f"mean {AREA_COLUMNS[k]}" for k in keys]
     rows = []
     for name, one in report["categories"].items():
+        if "mean_of_kinds" not in one:
+            continue
         kinds = one["per_defect"]
         cells = [
             percent(kinds.get(f"{kind}_anomalies", {}).get(key))
             for key in keys
             for kind in ("logical", "structural")
         ]
-        means = [percent(one.get("mean_of_kinds", {}).get(key)) for key in keys]
+        means = [percent(one["mean_of_kinds"][key]) for key in keys]
         rows.append((name, *cells, *means))
-    of_means = [percent(report["mean"].get("mean_of_kinds", {}).get(key)) for key in keys]
-    rows.append(("mean", "", "", "", "", *of_means))
+    of_means = report["mean"].get("mean_of_kinds")
+    if of_means:
+        rows.append(("mean", "", "", "", "", *(percent(of_means[key]) for key in keys)))
     return Table("kinds of anomalies", ("", *columns), tuple(rows))
 
 
