@@ -32,7 +32,8 @@ section.product { border-top: 3px solid var(--rule); margin-top: 44px; padding-t
 .tile b { display: block; font-size: 24px; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; }
 .card { padding: 16px 18px; margin: 14px 0; overflow-x: auto; }
-table { border-collapse: collapse; min-width: min(100%, 620px); font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; min-width: min(100%, 620px);
+  font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
 th { font-weight: 600; color: var(--soft); font-size: 13px; white-space: normal;
