@@ -71,7 +71,7 @@ def build(config: settings.Config) -> Daemon:
             loaded, config.backend.threads, config.batch.max_frames,
             maps=any(observer.needs_map for observer in observers),
         )  # fmt: skip
-        active = ActiveRef(Active(loaded.recipe.id, policy, backend))
+        active = ActiveRef(Active(loaded.recipe.id, policy, backend, loaded.recipe.geometry))
         ledger = Ledger(journal.head, policy.deadline_us)
         fanout = Fanout(name, ledger, journal, publisher, ring, observers=observers)
         status = StationStatus(

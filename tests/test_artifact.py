@@ -27,8 +27,8 @@ from efficientad_stream.model.artifact import (
     round_to_half,
     save_recipe,
     save_teacher,
-    write_atomically,
 )
+from efficientad_stream.model.files import write_atomically
 from efficientad_stream.model.networks import PDN, EfficientAD
 
 RECIPE = Recipe(
@@ -231,7 +231,7 @@ def test_a_model_that_is_vouched_for_and_still_wrong(
     ("old", "new", "complaint"),
     [
         ("height: 256", "height: 255", "line 6: input.height: 255"),
-        ("qa_st: 0.1", "qa_st: .nan", "line 10: .nan is not a finite number"),
+        ("qa_st: 0.1", "qa_st: .nan", "line 11: .nan is not a finite number"),
         ("value: 0.4", "value: [", "not YAML"),
         ("name: tiles", "nmae: tiles", "name: missing"),
         ("revision: 3", "revision: 3\nrevision: 4", "line 4: revision: given twice"),

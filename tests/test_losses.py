@@ -116,3 +116,16 @@ def test_bfloat16_stays_close() -> None:
     assert all(value.dtype == torch.float32 for value in coarse)
     for one, other in zip(exact, coarse, strict=True):
         assert other.item() == pytest.approx(one.item(), rel=0.05)
+
+
+def test_only_what_is_inspected_is_hard() -> None:
+    squared = torch.arange(24.0).reshape(1, 2, 3, 4)
+    counts = torch.zeros(3, 4, dtype=torch.bool)
+    counts[0, 1] = counts[1, 2] = True
+    assert hard_loss(squared, 0.0, counts) == (1 + 6 + 13 + 18) / 4
+    assert hard_loss(squared, 1.0, counts) == 18
+    nothing = hard_loss(squared.requires_grad_(), 0.5, torch.zeros_like(counts))
+    nothing.backward()  # type: ignore[no-untyped-call]
+    assert nothing == 0
+    assert squared.grad is not None
+    assert not squared.grad.any()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,8 +17,8 @@ from efficientad_stream.model.networks import (
     Maps,
     Size,
     decoder_sizes,
-    full_map,
     normalise_maps,
+    only_inspected,
 )
 
 SIZES: tuple[Size, ...] = ("S", "M")
@@ -144,13 +147,25 @@ def test_the_combined_map_is_the_mean_of_both() -> None:
     assert torch.equal(combined, (maps.local + maps.globl) / 2)
 
 
-def test_full_map_puts_each_value_over_the_middle_of_what_it_describes() -> None:
-    combined = torch.zeros(1, 56, 56)
-    combined[0, 10, 20] = 1.0
-    full = full_map(combined, 256, 256)[0]
-    assert full.shape == (256, 256)
-    row, column = divmod(int(full.argmax()), 256)
-    centre_row, centre_column = 10 * 4 + 16, 20 * 4 + 16  # of the 33 pixels that it sees
-    assert abs(row - centre_row) <= 2
-    assert abs(column - centre_column) <= 2
-    assert full_map(combined, 480, 640).shape == (1, 480, 640)
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_not_inspected_is_never_the_highest(size: Size) -> None:
+    net, quantiles = trained_like(size), Quantiles(0.1, 0.3, 0.2, 0.9)
+    rgb = torch.rand(2, 3, 128, 160)
+    counts = np.random.default_rng(0).random((24, 32)) < 0.3
+    with torch.inference_mode():
+        everywhere, _ = net(rgb, quantiles)
+        combined, maps = net(rgb, quantiles, torch.from_numpy(counts.astype(np.float32)))
+    folded, _ = FoldedEfficientAD(net, quantiles, counts)(rgb)
+    torch.testing.assert_close(folded, combined, rtol=1e-4, atol=1e-4)
+    assert torch.equal(combined[:, counts], everywhere[:, counts])
+    lowest = -0.1 * 0.1 / 0.2, -0.1 * 0.2 / 0.7
+    for found, low in zip((*maps, combined), (*lowest, sum(lowest) / 2), strict=True):
+        assert found[:, ~counts] == pytest.approx(low)
+        assert (found[:, counts] > low).all()
+
+
+def test_networks_that_fail_where_nothing_is_inspected_are_not_relied_on() -> None:
+    raw = Maps(torch.tensor([[[1.0, math.nan]]]), torch.tensor([[[1.0, 2.0]]]))
+    found = only_inspected(raw, torch.tensor([[1.0, 0.0]]))
+    assert found.local[0, 0, 1].isnan()
+    assert found.globl.tolist() == [[[1.0, 0.0]]]

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from efficientad_stream import strict_yaml
 from efficientad_stream.core.errors import ArtifactError
+from efficientad_stream.core.geometry import EXPOSURES, FITS
+from efficientad_stream.core.placement import Rect
 from efficientad_stream.core.recipe import (
     Geometry,
     Quantiles,
@@ -29,17 +31,27 @@ def quantiles(draw: st.DrawFn) -> Quantiles:
     return Quantiles(low[0], high[0], low[1], high[1])
 
 
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    size = st.integers(4, 32).map(lambda n: 32 * n)
+    height, width = draw(st.tuples(st.integers(1, 5000), st.integers(1, 5000)))
+    x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    region = Rect(x, y, draw(st.integers(1, width - x)), draw(st.integers(1, height - y)))
+    mask = draw(st.just("") | st.from_regex("[0-9a-f]{64}", fullmatch=True))
+    fit, region_or_none = draw(st.sampled_from(FITS)), draw(st.sampled_from([None, region]))
+    bound = bool(mask or region_or_none or fit == "letterbox" or draw(st.booleans()))
+    return Geometry(
+        draw(size), draw(size), draw(st.sampled_from([1, 3])), draw(st.sampled_from(EXPOSURES)),
+        fit, region_or_none, (height, width) if bound else None, mask,
+    )  # fmt: skip
+
+
 recipes = st.builds(
     Recipe,
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
     revision=st.integers(1, 1 << 40),
     size=st.sampled_from(["S", "M"]),
-    geometry=st.builds(
-        Geometry,
-        st.integers(4, 32).map(lambda n: 32 * n),
-        st.integers(4, 32).map(lambda n: 32 * n),
-        st.sampled_from([1, 3]),
-    ),
+    geometry=geometries(),
     quantiles=quantiles(),
     threshold=st.builds(ThresholdChoice, number, text, text, st.integers(0, 10**6)),
     model_sha256=st.from_regex("[0-9a-f]{64}", fullmatch=True),
@@ -92,6 +104,28 @@ def test_what_is_written_is_read_back_to_the_last_bit(recipe: Recipe) -> None:
         (("training", "steps"), [1], "training.steps: neither text nor a number"),
         (("colour",), 1, "colour: unknown key"),
         (("input", "colour"), 1, "input.colour: unknown key"),
+        (("input", "fit"), "squeeze", "input.fit: 'squeeze' is none of"),
+        (("input", "fit"), 3, "input.fit: 3 is not text"),
+        (("input", "fit"), "letterbox", "input.frame: missing"),
+        (("input", "frame"), [5, 5], "input.frame: not a mapping"),
+        (("input", "frame"), {"height": 5}, "input.frame.width: missing"),
+        (("input", "frame"), {"height": 5, "width": 5.0}, "input.frame.width: 5.0 is not a whole"),
+        (("input", "frame"), {"height": 5, "width": -5}, "input.frame: -5 x 5 pixels"),
+        (("input", "region"), None, "input.region: not a mapping"),
+        (("input", "region"), "0,0,5,5", "input.region: not a mapping"),
+        (("input", "region"), {"x": True}, "input.region.x: True is not a whole number"),
+        (
+            ("input", "region"),
+            {"x": 0, "y": 0, "width": 5, "height": 5, "depth": 5},
+            "input.region.depth: unknown key",
+        ),
+        (
+            ("input", "region"),
+            {"x": 0, "y": 0, "width": 5, "height": 5},
+            "input.frame: missing",
+        ),
+        (("input", "mask_sha256"), "ab", "input.mask_sha256: not 64"),
+        (("input", "mask_sha256"), 7, "input.mask_sha256: 7 is not text"),
     ],
 )
 def test_a_wrong_value_is_named(path: tuple[str, ...], value: object, complaint: str) -> None:
@@ -103,6 +137,7 @@ def test_a_wrong_value_is_named(path: tuple[str, ...], value: object, complaint:
     with pytest.raises(ArtifactError) as caught:
         recipe_from_mapping(mapping)
     assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("section", ["", "input", "quantiles", "threshold"])
@@ -125,3 +160,26 @@ def test_a_number_in_a_notation_that_yaml_1_1_takes_for_text() -> None:
     mapping = plain()
     mapping["quantiles"]["qa_st"] = "1e-5"
     assert recipe_from_mapping(mapping).quantiles.qa_st == 1e-5
+
+
+def test_the_first_recipes_stretch_any_frame_as_it_is() -> None:
+    assert recipe_from_mapping(plain()).geometry == Geometry(256, 384)
+    written = recipe_to_mapping(recipe_from_mapping(plain()))
+    assert written["input"] == {**plain()["input"], "exposure": "as_is"}, "nothing else is written"
+
+
+junk = st.none() | st.booleans() | st.integers() | number | text | st.lists(st.integers())
+
+
+@given(
+    st.sampled_from(["fit", "frame", "region", "mask_sha256"]),
+    junk | st.dictionaries(st.sampled_from([*Rect._fields, "z"]), junk),
+)
+def test_any_junk_is_one_line(key: str, value: object) -> None:
+    mapping = plain()
+    mapping["input"][key] = value
+    try:
+        recipe_from_mapping(mapping)
+    except ArtifactError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith("input.")

@@ -11,7 +11,7 @@ import torch
 from efficientad_stream.core.errors import FatalError
 from efficientad_stream.core.types import PixelArray, Scores
 from efficientad_stream.model.artifact import LoadedRecipe
-from efficientad_stream.model.frames import check_format, prepare
+from efficientad_stream.model.frames import check_format, inspected, prepare
 from efficientad_stream.model.networks import FoldedEfficientAD, channels_last
 
 Submitted = tuple[PixelArray, ...]
@@ -34,8 +34,8 @@ class TorchCpuBackend:
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         self._geometry = loaded.recipe.geometry
         self._maps = maps
-        net = channels_last(FoldedEfficientAD(loaded.net, loaded.recipe.quantiles))
-        self._net: FoldedEfficientAD | None = net
+        folded = FoldedEfficientAD(loaded.net, loaded.recipe.quantiles, inspected(self._geometry))
+        self._net: FoldedEfficientAD | None = channels_last(folded)
         self._reserve(max_frames)
         self._warm_up(max_frames)
 
@@ -74,8 +74,8 @@ class TorchCpuBackend:
 
     def _warm_up(self, frames: int) -> None:
         """The first run of each size is slow: kernels are chosen, memory is laid out."""
-        shape = (self._geometry.height, self._geometry.width, self._geometry.channels)
-        black = np.zeros(shape if shape[2] == 3 else shape[:2], np.uint8)
+        size = self._geometry.frame or (self._geometry.height, self._geometry.width)
+        black = np.zeros((*size, 3) if self._geometry.channels == 3 else size, np.uint8)
         for count in {1, frames}:
             self.collect(self.submit([black] * count))
 

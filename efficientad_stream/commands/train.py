@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
-from efficientad_stream.core.recipe import NAME, NAME_RULE, Geometry, Recipe
+from efficientad_stream.core.geometry import FITS, Geometry
+from efficientad_stream.core.placement import Rect
+from efficientad_stream.core.recipe import NAME, NAME_RULE, Recipe
 from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker, parse_duration
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input", default="256", help="input size in pixels: 256, or HEIGHTxWIDTH, e.g. 256x384")
     add("--grey", action="store_true", help="a recipe for grey cameras")
     add("--exposure", choices=("level", "as_is"), default="level", help="level: same brightness")
+    add("--fit", choices=FITS, default="stretch", help="how a frame is brought to the input size")
+    add("--region", default="", help="look at X,Y,WIDTH,HEIGHT of the frame only, in pixels")
+    add("--mask", type=Path, help="picture of the frame's size; what is black is not inspected")
     add("--method", choices=("fast", "paper"), default="fast", help="paper: as published, slow")
     add("--time-budget", default="", help="e.g. 30m or 2h, in place of --steps; default 30m")
     add("--steps", type=int, help="of the student; default of --method paper: 70000")
@@ -131,17 +136,37 @@ def parse_natural(text: str | None) -> Path | Literal["builtin"] | None:
     return Path(text)
 
 
+def parse_region(text: str) -> Rect | None:
+    """The rectangle of "X,Y,WIDTH,HEIGHT"; None of "".
+
+    Raises:
+        ConfigError: not four whole numbers.
+    """
+    if not text:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise ConfigError(f"--region {text}: give X,Y,WIDTH,HEIGHT in pixels, e.g. 100,0,640,480")
+    return Rect(*map(int, parts))
+
+
 def _job(args: argparse.Namespace) -> TrainJob:
     """The arguments as a job."""
-    geometry = parse_input(args.input, 1 if args.grey else 3, args.exposure)
+    plain = parse_input(args.input, 1 if args.grey else 3, args.exposure)
+    region = parse_region(args.region)
     steps, autoencoder_steps, seconds = parse_length(args)
     name = args.name or args.out.resolve().name
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: is not {NAME_RULE}")
     from efficientad_stream.model.augment import parse_kinds
     from efficientad_stream.model.job import TrainJob
+    from efficientad_stream.model.mask import make_geometry
     from efficientad_stream.model.video import parse_frames
 
+    frames = parse_frames(args.frames) if args.frames else None
+    geometry = make_geometry(
+        plain, args.images, frames, fit=args.fit, region=region, mask=args.mask
+    )
     return TrainJob(
         images=args.images,
         natural=parse_natural(args.natural),
@@ -159,7 +184,7 @@ def _job(args: argparse.Namespace) -> TrainJob:
         patience=args.patience,
         seed=args.seed,
         teacher=args.teacher,
-        frames=parse_frames(args.frames) if args.frames else None,
+        frames=frames,
         limit=args.limit,
         false_rejects=args.false_rejects,
         device=args.device,

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from efficientad_stream.core.errors import ArtifactError
-from efficientad_stream.core.types import MAP_BORDER, RecipeId
+from efficientad_stream.core.geometry import Geometry
+from efficientad_stream.core.placement import Rect
+from efficientad_stream.core.types import RecipeId
 
-SIZE_STEP = 32
-SIZE_MIN = 128
-SIZE_MAX = 1024
+__all__ = [
+    "Geometry",
+    "Quantiles",
+    "Recipe",
+    "ThresholdChoice",
+    "recipe_from_mapping",
+    "recipe_to_mapping",
+]
+
 FORMAT = 1
 """Version of the recipe's layout on disk."""
-EXPOSURES = ("as_is", "level")
-"""As the camera has it; or each frame brought to the same mean brightness, so that a lamp that ages
-or an exposure that drifts is no anomaly."""
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
@@ -43,42 +48,6 @@ class Quantiles:
             raise ArtifactError(
                 "quantiles: the b quantile must lie above the a quantile; calibrate again"
             )
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What the networks see of a frame.
-
-    Attributes:
-        height, width: input size of the networks in pixels, multiples of 32 from 128 to 1024.
-        channels: 3 for colour; 1 means that frames are grey and are judged as grey.
-        exposure: what is done about its brightness, see ``EXPOSURES``.
-    """
-
-    height: int
-    width: int
-    channels: int = 3
-    exposure: str = "as_is"
-
-    def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            size = getattr(self, name)
-            if size % SIZE_STEP or not SIZE_MIN <= size <= SIZE_MAX:
-                raise ArtifactError(
-                    f"input.{name}: {size} is not a multiple of {SIZE_STEP} "
-                    f"from {SIZE_MIN} to {SIZE_MAX}"
-                )
-        if self.channels not in (1, 3):
-            raise ArtifactError(f"input.channels: {self.channels} is neither 1 (grey) nor 3")
-        if self.exposure not in EXPOSURES:
-            raise ArtifactError(
-                f"input.exposure: {self.exposure!r} is none of {', '.join(EXPOSURES)}"
-            )
-
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """Height and width of the anomaly maps: a position for every 4 pixels, less the border."""
-        return self.height // 4 - 2 * MAP_BORDER, self.width // 4 - 2 * MAP_BORDER
 
 
 @dataclass(frozen=True)
@@ -133,18 +102,12 @@ class Recipe:
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, object]:
     """What ``recipe.yaml`` holds: plain dicts, strings and numbers, in the order for people."""
-    geometry = recipe.geometry
     return {
         "format": FORMAT,
         "name": recipe.name,
         "revision": recipe.revision,
         "size": recipe.size,
-        "input": {
-            "height": geometry.height,
-            "width": geometry.width,
-            "channels": geometry.channels,
-            "exposure": geometry.exposure,
-        },
+        "input": _input_to_mapping(recipe.geometry),
         "quantiles": asdict(recipe.quantiles),
         "threshold": asdict(recipe.threshold),
         "model_sha256": recipe.model_sha256,
@@ -170,12 +133,7 @@ def recipe_from_mapping(mapping: object) -> Recipe:
         name=top.text("name"),
         revision=top.integer("revision"),
         size=top.text("size"),
-        geometry=Geometry(
-            inside.integer("height"),
-            inside.integer("width"),
-            inside.integer("channels"),
-            inside.text("exposure", "as_is"),  # all that the first recipes knew
-        ),
+        geometry=_input_from(inside),
         quantiles=Quantiles(*(levels.number(k) for k in ("qa_st", "qb_st", "qa_ae", "qb_ae"))),
         threshold=ThresholdChoice(
             choice.number("value"),
@@ -191,6 +149,41 @@ def recipe_from_mapping(mapping: object) -> Recipe:
     for section in (top, inside, levels, choice):
         section.nothing_left()
     return recipe
+
+
+def _input_to_mapping(geometry: Geometry) -> dict[str, object]:
+    """The section ``input``; what is not used is left out."""
+    section: dict[str, object] = {
+        "height": geometry.height,
+        "width": geometry.width,
+        "channels": geometry.channels,
+        "exposure": geometry.exposure,
+    }
+    if geometry.fit != "stretch":
+        section["fit"] = geometry.fit
+    if geometry.frame is not None:
+        section["frame"] = dict(zip(("height", "width"), geometry.frame, strict=True))
+    if geometry.region is not None:
+        section["region"] = geometry.region._asdict()
+    if geometry.mask_sha256:
+        section["mask_sha256"] = geometry.mask_sha256
+    return section
+
+
+def _input_from(section: _Section) -> Geometry:
+    """What the section ``input`` says; the first recipes knew nothing but the size."""
+    frame = section.integers("frame", ("height", "width"))
+    region = section.integers("region", Rect._fields)
+    return Geometry(
+        section.integer("height"),
+        section.integer("width"),
+        section.integer("channels"),
+        section.text("exposure", "as_is"),
+        section.text("fit", "stretch"),
+        None if region is None else Rect(*region),
+        None if frame is None else (frame[0], frame[1]),
+        section.text("mask_sha256", ""),
+    )
 
 
 def _training(value: object) -> dict[str, str | int | float]:
@@ -234,6 +227,15 @@ class _Section:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ArtifactError(f"{self.prefix}{key}: {value!r} is not a whole number")
         return value
+
+    def integers(self, key: str, names: Sequence[str]) -> list[int] | None:
+        """The whole numbers of a mapping below ``key``; None if the key is missing."""
+        if key not in self.left:
+            return None
+        inner = _Section(f"{self.prefix}{key}.", self.take(key))
+        found = [inner.integer(name) for name in names]
+        inner.nothing_left()
+        return found
 
     def number(self, key: str) -> float:
         """The value of ``key``, a number; also "1e-5", which YAML 1.1 takes for text."""

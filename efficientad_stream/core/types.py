@@ -11,6 +11,8 @@ from enum import Enum, IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from efficientad_stream.core.placement import Placement
+
 PixelArray = NDArray[np.uint8]
 """Pixels of a frame: H x W (grey) or H x W x 3 (BGR), uint8."""
 MapArray = NDArray[np.float32]
@@ -101,7 +103,8 @@ class Scores:
         score: maximum of the combined map (paper, section 3.4); not finite on numerical failure.
         local_score: maximum of the normalised student-teacher map.
         global_score: maximum of the normalised autoencoder-student map.
-        anomaly_map: combined map at the networks' own resolution, or None if nobody asked.
+        anomaly_map: combined map at the networks' own resolution, or None if nobody asked. A
+            position that is not inspected has the lowest value there is: that of no difference.
     """
 
     score: float
@@ -137,7 +140,8 @@ class Inspection:
     """Frame metadata, scores, verdict and timings of one part.
 
     ``seq`` is 0 until the station's ledger numbers it. ``pixels`` is the ring's view, valid only
-    while the inspection is being delivered.
+    while the inspection is being delivered. ``placement`` says where the map lies in the frame;
+    None: all over it.
     """
 
     meta: FrameMeta
@@ -150,6 +154,7 @@ class Inspection:
     seq: int = 0
     slot: int = -1
     pixels: PixelArray | None = field(default=None, repr=False, compare=False)
+    placement: Placement | None = None
 
     @property
     def latency_us(self) -> int:

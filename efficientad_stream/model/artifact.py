@@ -1,17 +1,16 @@
 """Recipes and teachers on disk (DESIGN 6): safetensors and YAML, never pickle.
 
-A recipe is a folder with ``recipe.yaml`` and ``model.safetensors``. The YAML carries the SHA-256 of
-the model file and is written last, so a folder without it is no recipe, however far a save came.
-Convolutions are stored in half precision. They are rounded *before* calibration
-(``round_to_half``) and computed in single precision, so what was calibrated is what runs.
+A recipe is a folder with ``recipe.yaml``, ``model.safetensors`` and, if it has one, ``mask.png``.
+The YAML carries the SHA-256 of the others and is written last, so a folder without it is no recipe,
+however far a save came. Convolutions are stored in half precision. They are rounded *before*
+calibration (``round_to_half``) and computed in single precision, so what was calibrated is what
+runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -26,15 +25,15 @@ from torch import Tensor
 from efficientad_stream import strict_yaml
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.core.recipe import Recipe, recipe_from_mapping, recipe_to_mapping
+from efficientad_stream.model.files import AGAIN, read_file, read_vouched, write_atomically
+from efficientad_stream.model.mask import known_mask, mask_bytes, with_mask
 from efficientad_stream.model.networks import PDN, EfficientAD, Size
-from efficientad_stream.runtime.durable import sync_folder
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FILE = "model.safetensors"
+MASK_FILE = "mask.png"
 FULL_PRECISION = ("mean", "std")
 """Kept in single precision: two vectors, and a small deviation may lie below half precision."""
-MODEL_LIMIT = 1 << 30
-AGAIN = "copy it again from where it came, or train it again"
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ def round_to_half(net: EfficientAD) -> None:
 
 
 def save_recipe(folder: Path, recipe: Recipe, net: EfficientAD) -> Recipe:
-    """Write ``recipe`` and ``net`` into ``folder``; returns the recipe with its hash filled in.
+    """Write ``recipe`` and ``net`` into ``folder``; returns the recipe with its hashes filled in.
 
-    ``recipe.model_sha256`` is ignored. The weights must have gone through ``round_to_half``.
+    The hashes in ``recipe`` are ignored. The weights must have gone through ``round_to_half``.
 
     Raises:
         ArtifactError: the folder holds a recipe already, or cannot be written.
@@ -88,6 +87,10 @@ def save_recipe(folder: Path, recipe: Recipe, net: EfficientAD) -> Recipe:
         tensors[name] = stored.contiguous().cpu()
     data = file_bytes(tensors, {"kind": "recipe", "size": recipe.size})
     final = replace(recipe, model_sha256=hashlib.sha256(data).hexdigest())
+    mask = recipe.geometry.mask
+    if mask is not None:
+        final = replace(final, geometry=with_mask(recipe.geometry, mask))
+        write_atomically(folder / MASK_FILE, mask_bytes(mask))
     text = strict_yaml.dump(recipe_to_mapping(final))
     write_atomically(folder / MODEL_FILE, data)
     write_atomically(folder / RECIPE_FILE, text.encode())
@@ -110,21 +113,18 @@ def refuse_overwrite(folder: Path) -> None:
 
 
 def load_recipe(folder: Path) -> LoadedRecipe:
-    """Read and check a recipe: YAML, hash, names, shapes and values of all weights.
+    """Read and check a recipe: YAML, hashes, mask, names, shapes and values of all weights.
 
     Raises:
         ArtifactError: anything is missing, damaged, changed or not of this format; one line with
             the file and what to do.
     """
     recipe = read_recipe_file(folder)
+    if recipe.geometry.mask_sha256:
+        data = read_vouched(folder / MASK_FILE, recipe.geometry.mask_sha256, RECIPE_FILE)
+        recipe = replace(recipe, geometry=known_mask(recipe.geometry, data, folder / MASK_FILE))
     path = folder / MODEL_FILE
-    data = _read(path, MODEL_LIMIT)
-    found = hashlib.sha256(data).hexdigest()
-    if found != recipe.model_sha256:
-        raise ArtifactError(
-            f"{path}: is not the file that {RECIPE_FILE} vouches for (SHA-256 {found[:12]}..., "
-            f"expected {recipe.model_sha256[:12]}...): truncated or changed; {AGAIN}"
-        )
+    data = read_vouched(path, recipe.model_sha256, RECIPE_FILE)
     tensors, _ = _parse_tensors(path, data)
     net = EfficientAD(_size(recipe.size))
     _fill(net, tensors, path)
@@ -146,7 +146,7 @@ def read_recipe_file(folder: Path) -> Recipe:
             "'efficientad-stream train' wrote"
         )
     try:
-        document = strict_yaml.parse(_read(path, strict_yaml.MAX_BYTES))
+        document = strict_yaml.parse(read_file(path, strict_yaml.MAX_BYTES))
     except strict_yaml.YamlError as error:
         raise ArtifactError(f"{path}, line {error.line}: {error}; {AGAIN}") from error
     try:
@@ -191,7 +191,7 @@ def load_teacher(path: Path) -> LoadedTeacher:
     Raises:
         ArtifactError: missing, damaged, or not a teacher; one line with the file and what to do.
     """
-    return _teacher(path, _read(path, MODEL_LIMIT))
+    return _teacher(path, read_file(path))
 
 
 def default_teacher(size: Size) -> LoadedTeacher:
@@ -210,36 +210,13 @@ def default_teacher(size: Size) -> LoadedTeacher:
     return _teacher(Path(str(asset)), asset.read_bytes())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """All of ``data`` or nothing: a temporary file beside ``path``, forced to disk, then renamed.
-
-    Raises:
-        ArtifactError: the disk is full, the folder cannot be written.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of any safetensors file, and the notes in its header.
 
     Raises:
         ArtifactError: missing, damaged, or no safetensors file.
     """
-    return _parse_tensors(path, _read(path, MODEL_LIMIT))
+    return _parse_tensors(path, read_file(path))
 
 
 def _teacher(path: Path, data: bytes) -> LoadedTeacher:
@@ -262,15 +239,6 @@ def _size(text: str, path: Path | None = None) -> Size:
     if text == "M":
         return "M"
     raise ArtifactError(f"{path}: size {text!r} is neither S nor M; {AGAIN}")
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        if path.stat().st_size > limit:
-            raise ArtifactError(f"{path}: larger than {limit} bytes; not a file of this package")
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _parse_tensors(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

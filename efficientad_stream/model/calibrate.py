@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from efficientad_stream.core.calibration import GoodTail, QuantileCollector, threshold_from_good
 from efficientad_stream.core.errors import ArtifactError
@@ -63,18 +64,21 @@ def calibrate(
     net: EfficientAD,
     held_back: Sequence[PixelArray],
     false_rejects: float,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> Calibration:
-    """Quantiles of both maps over all pixels of ``held_back``, then a threshold on its scores.
+    """Quantiles of both maps over all of ``held_back``, then a threshold on its scores.
 
     Args:
         net: trained, on the CPU, weights rounded by ``artifact.round_to_half``.
         held_back: good images that training did not see, prepared (h x w x 3 RGB, uint8).
         false_rejects: see ``threshold_from_good``.
+        inspected: positions of a map that count (``frames.inspected``); None: all.
 
     Raises:
         ArtifactError: the maps are not finite, or flat: training has failed.
     """
-    folded = FoldedEfficientAD(net, AS_THEY_ARE)
+    folded = FoldedEfficientAD(net, AS_THEY_ARE, inspected)
+    counted = np.s_[...] if inspected is None else np.s_[:, inspected]
     local, globl = QuantileCollector(), QuantileCollector()
     kept: list[Maps] = []
     for image in held_back:
@@ -82,8 +86,8 @@ def calibrate(
         _, maps = folded(rgb)
         kept.append(maps)
         try:
-            local.add(maps.local.numpy())
-            globl.add(maps.globl.numpy())
+            local.add(maps.local.numpy()[counted])
+            globl.add(maps.globl.numpy()[counted])
         except ValueError as error:
             raise ArtifactError("the trained networks give no finite map; train again") from error
     quantiles = Quantiles(

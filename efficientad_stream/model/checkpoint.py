@@ -11,7 +11,8 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from efficientad_stream.core.errors import ArtifactError
-from efficientad_stream.model.artifact import read_tensors, write_atomically
+from efficientad_stream.model.artifact import read_tensors
+from efficientad_stream.model.files import write_atomically
 from efficientad_stream.model.plateau import Plateau
 from efficientad_stream.model.settings import Done, Plan
 

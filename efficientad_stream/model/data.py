@@ -16,7 +16,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from efficientad_stream.core.errors import ArtifactError, ConfigError
+from efficientad_stream.core.errors import ArtifactError, ConfigError, FormatError
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import PixelArray
 from efficientad_stream.model.frames import level, prepare, resize
@@ -136,6 +136,13 @@ def load_good(
         digest.update(prepared.data)
         return prepared
 
+    def read(path: Path) -> PixelArray:
+        image = read_image(path, geometry.channels)
+        try:
+            return take(image)
+        except FormatError as error:
+            raise ArtifactError(f"{path}: {error}") from error
+
     images: Sequence[PixelArray]
     is_video = source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir()
     if is_video:
@@ -146,7 +153,7 @@ def load_good(
     else:
         paths = list_images(source)
         paths = [paths[index] for index in spread(len(paths), limit)]
-        images = Cached(paths, lambda path: take(read_image(path, geometry.channels)))
+        images = Cached(paths, read)
         images.read_all()
     if len(images) < FEWEST_GOOD:
         raise ArtifactError(

@@ -33,11 +33,19 @@ class TeacherFeatures:
         good: prepared images, h x w x 3 RGB, uint8.
         device: where ``net`` is.
         bfloat16: convolve, and keep, in bfloat16.
+        inspected: h x w, bool: the positions that the normalisation is taken over; None: all.
     """
 
     def __init__(
-        self, net: EfficientAD, good: Sequence[PixelArray], device: str, *, bfloat16: bool
+        self,
+        net: EfficientAD,
+        good: Sequence[PixelArray],
+        device: str,
+        *,
+        bfloat16: bool,
+        inspected: Tensor | None = None,
     ) -> None:
+        self._inspected = inspected
         self._net, self._good = net, good
         self._device, self._bfloat16 = device, bfloat16
         self._kept: dict[int, Tensor] = {}
@@ -78,6 +86,8 @@ class TeacherFeatures:
             if stop():
                 return False
             flat = self.raw(index)[0].double().flatten(1)
+            if self._inspected is not None:
+                flat = flat[:, self._inspected.flatten()]
             sums += torch.stack([flat.sum(1), flat.square().sum(1)]).cpu()
             positions += flat.shape[1]
         self.seconds_each = (time.monotonic() - begun) / len(self._good)

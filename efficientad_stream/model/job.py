@@ -25,6 +25,7 @@ from efficientad_stream.model.artifact import (
 )
 from efficientad_stream.model.calibrate import Calibration, calibrate, split
 from efficientad_stream.model.data import GoodImages, NaturalImages, Naturals, load_good
+from efficientad_stream.model.frames import inspected
 from efficientad_stream.model.networks import EfficientAD, Size
 from efficientad_stream.model.procedural.images import ProceduralImages
 from efficientad_stream.model.settings import (
@@ -131,7 +132,7 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     net = trainer.net.cpu().eval()
     round_to_half(net)
     say(f"calibrating on {len(held)} held-back parts")
-    found = calibrate(net, unseen, job.false_rejects)
+    found = calibrate(net, unseen, job.false_rejects, inspected(job.geometry))
     recipe = _save(job, net, found, _notes(job, trainer, good, teacher, found))
     (job.out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return recipe

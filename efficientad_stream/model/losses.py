@@ -51,14 +51,18 @@ def jitter(rgb: Tensor, kind: Jitter, factor: float) -> Tensor:
     return (factor * rgb + (1 - factor) * other).clamp(0, 1)
 
 
-def hard_loss(squared: Tensor, p_hard: float = P_HARD) -> Tensor:
+def hard_loss(squared: Tensor, p_hard: float = P_HARD, inspected: Tensor | None = None) -> Tensor:
     """Mean of the elements at or above the ``p_hard`` quantile of ``squared`` (any shape).
+
+    Only of those where ``inspected`` (the last two dimensions, bool) is true; 0 if there are none.
 
     The quantile lies at position p (n - 1) of the sorted elements. Whatever it interpolates to,
     the elements at or above it are those not below the next element; so that one is looked up by a
     selection, which has no limit on n.
     """
-    flat = squared.flatten()
+    flat = squared.flatten() if inspected is None else squared[..., inspected].flatten()
+    if not flat.numel():
+        return flat.sum()
     kept = flat.numel() - math.ceil(p_hard * (flat.numel() - 1))
     with torch.no_grad():
         least = torch.topk(flat, kept, sorted=False).values.min()
@@ -76,6 +80,7 @@ class Views(NamedTuple):
         copy: the augmented copy that the student's second half sees; None: ``window`` serves both.
         copy_target: the teacher's descriptors of the copy, or of ``window``.
         predicted: the autoencoder's prediction of them.
+        inspected: h' x w', bool: the positions that count in the hard loss; None: all.
     """
 
     window: Tensor
@@ -84,6 +89,7 @@ class Views(NamedTuple):
     copy: Tensor | None
     copy_target: Tensor
     predicted: Tensor
+    inspected: Tensor | None = None
 
 
 def losses(net: EfficientAD, views: Views, p_hard: float, bfloat16: bool) -> Losses:
@@ -112,7 +118,7 @@ def losses(net: EfficientAD, views: Views, p_hard: float, bfloat16: bool) -> Los
         like_autoencoder = _last(net.student, copy[:count], back).float()
     predicted = views.predicted.float()
     return Losses(
-        hard=hard_loss((views.target - like_teacher).square(), p_hard),
+        hard=hard_loss((views.target - like_teacher).square(), p_hard, views.inspected),
         penalty=penalty,
         autoencoder=F.mse_loss(predicted, views.copy_target),
         student_autoencoder=F.mse_loss(like_autoencoder, predicted),

@@ -11,12 +11,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from efficientad_stream.core.recipe import Quantiles
-from efficientad_stream.core.types import MAP_BORDER
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -187,9 +188,11 @@ class EfficientAD(nn.Module):
             (predicted - student[:, TEACHER_CHANNELS:]).square().mean(1),
         )
 
-    def forward(self, rgb: Tensor, quantiles: Quantiles) -> tuple[Tensor, Maps]:
+    def forward(
+        self, rgb: Tensor, quantiles: Quantiles, inspected: Tensor | None = None
+    ) -> tuple[Tensor, Maps]:
         """Combined map N x h x w, and both normalised maps. The score is the map's maximum."""
-        maps = normalise_maps(self.raw_maps(rgb), quantiles)
+        maps = normalise_maps(only_inspected(self.raw_maps(rgb), inspected), quantiles)
         return (maps.local + maps.globl) / 2, maps
 
 
@@ -201,14 +204,19 @@ def normalise_maps(raw: Maps, q: Quantiles) -> Maps:
     )
 
 
-def full_map(combined: Tensor, height: int, width: int) -> Tensor:
-    """The map at the input's size: padded by the border that the PDN loses, then bilinear.
+def only_inspected(raw: Maps, inspected: Tensor | None) -> Maps:
+    """``raw`` with no difference at all where nothing is inspected.
 
-    ``combined`` is N x h x w; the result N x ``height`` x ``width``.
+    As a raw map is never negative, such a position never has the highest value of a map, however it
+    is normalised. What is not finite stays so: networks that fail there cannot be relied on.
+
+    Args:
+        raw: maps before normalisation.
+        inspected: h x w, 1 where a position counts, else 0; None: all count.
     """
-    b = MAP_BORDER
-    padded = F.pad(combined[:, None], (b, b, b, b))
-    return F.interpolate(padded, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+    if inspected is None:
+        return raw
+    return Maps(raw.local * inspected, raw.globl * inspected)
 
 
 class FoldedEfficientAD(nn.Module):
@@ -219,11 +227,19 @@ class FoldedEfficientAD(nn.Module):
     and is therefore fed a constant border in place of zeros), the teacher's channel mean and
     deviation go into its last convolution, and the first convolutions of teacher and student
     become one.
+
+    Args:
+        net: the trained networks; copied.
+        quantiles: that the maps are normalised by.
+        inspected: positions of a map that count (``frames.inspected``); None: all.
     """
 
     border: Tensor
+    inspected: Tensor | None
 
-    def __init__(self, net: EfficientAD, quantiles: Quantiles) -> None:
+    def __init__(
+        self, net: EfficientAD, quantiles: Quantiles, inspected: NDArray[np.bool_] | None = None
+    ) -> None:
         super().__init__()
         self.quantiles = quantiles
         self.size = net.teacher.size
@@ -246,6 +262,8 @@ class FoldedEfficientAD(nn.Module):
             }
         )
         self.register_buffer("border", mean.view(1, 3, 1, 1).clone(), persistent=False)
+        counts = None if inspected is None else torch.from_numpy(inspected.astype(np.float32))
+        self.register_buffer("inspected", counts, persistent=False)
         self.eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -259,7 +277,7 @@ class FoldedEfficientAD(nn.Module):
             (target - student[:, :TEACHER_CHANNELS]).square().mean(1),
             (predicted - student[:, TEACHER_CHANNELS:]).square().mean(1),
         )
-        maps = normalise_maps(raw, self.quantiles)
+        maps = normalise_maps(only_inspected(raw, self.inspected), self.quantiles)
         return (maps.local + maps.globl) / 2, maps
 
     def _tail(self, pdn: PDN, x: Tensor) -> Tensor:

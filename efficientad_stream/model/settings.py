@@ -79,7 +79,8 @@ class TrainSettings:
     def identity(self) -> dict[str, str]:
         """All that changes the result; a resumed run must agree in it."""
         fields = {**asdict(self), **asdict(self.geometry)}
-        return {k: str(v) for k, v in fields.items() if k not in ("geometry", "checkpoint_s")}
+        left_out = ("geometry", "checkpoint_s", "mask")  # the mask is known by its hash
+        return {k: str(v) for k, v in fields.items() if k not in left_out}
 
     @property
     def windowed(self) -> bool:

@@ -27,6 +27,7 @@ from efficientad_stream.model.closed_form import Pair, begin_student, solve_stud
 from efficientad_stream.model.curve import CURVE_FILE, Curve
 from efficientad_stream.model.data import Naturals
 from efficientad_stream.model.features import TeacherFeatures, to_rgb
+from efficientad_stream.model.frames import inspected
 from efficientad_stream.model.losses import JITTER_RANGE, JITTERS, Jitter, Views, jitter, losses
 from efficientad_stream.model.networks import EfficientAD
 from efficientad_stream.model.plateau import held_back_loss
@@ -82,6 +83,8 @@ class Trainer:
         self.began = time.monotonic()
         self.settings, self._good, self._natural = settings, good, natural
         self._held = held
+        counts = inspected(settings.geometry)
+        self._inspected = None if counts is None else torch.tensor(counts, device=settings.device)
         torch.manual_seed(settings.seed)
         net = EfficientAD(settings.size)
         net.teacher.load_state_dict(teacher.pdn.state_dict())
@@ -92,7 +95,9 @@ class Trainer:
             trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self._order: tuple[int, list[int]] = (-1, [])
-        self.features = TeacherFeatures(net, good, settings.device, bfloat16=settings.bfloat16)
+        self.features = TeacherFeatures(
+            net, good, settings.device, bfloat16=settings.bfloat16, inspected=self._inspected
+        )
         self.done = Done(plan=Plan.of(settings))
 
     @property
@@ -188,7 +193,7 @@ class Trainer:
         size = (target.shape[2], target.shape[3])
         with self._precision():
             predicted = self.net.autoencoder(copy, size)
-        return Views(x, target, natural, copy, copy_target, predicted)
+        return Views(x, target, natural, copy, copy_target, predicted, self._inspected)
 
     @torch.no_grad()
     def _window_view(self, drawn: Sequence[int], rng: np.random.Generator) -> Views:
@@ -209,7 +214,9 @@ class Trainer:
         predicted = there.of_output(predicted)
         if natural is not None:
             natural = elsewhere.of_input(natural)
-        return Views(x, target, natural, None, target, predicted)
+        counts = self._inspected
+        counts = None if counts is None else there.of_output(counts[None, None])[0, 0]
+        return Views(x, target, natural, None, target, predicted, counts)
 
     def _predict(self, x: Tensor) -> Tensor:
         """The autoencoder's output as it inspects: without dropout."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from efficientad_stream.core.geometry import Geometry
 from efficientad_stream.core.types import Policy, RecipeId
 from efficientad_stream.runtime.protocols import Backend
 
 
 @dataclass(frozen=True)
 class Active:
-    """Everything a verdict depends on, swapped as one."""
+    """Everything a verdict depends on, swapped as one.
+
+    ``geometry`` says where a map lies in its frame; None: all over it.
+    """
 
     recipe: RecipeId
     policy: Policy
     backend: Backend
+    geometry: Geometry | None = None
 
 
 class ActiveRef:

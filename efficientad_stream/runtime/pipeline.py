@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from efficientad_stream.core.decision import decide
 from efficientad_stream.core.errors import EfficientADError, FatalError, FormatError, TransientError
+from efficientad_stream.core.placement import Placement
 from efficientad_stream.core.types import (
     Batch,
     Frame,
@@ -136,4 +137,15 @@ def _inspection(
         decided_ns=now_ns,
         slot=frame.slot,
         pixels=frame.pixels,
+        placement=_placement(frame, active, scores),
     )
+
+
+def _placement(frame: Frame, active: Active, scores: Scores | None) -> Placement | None:
+    """Where the map lies in the frame, if there is one."""
+    if active.geometry is None or frame.pixels is None:
+        return None
+    if scores is None or scores.anomaly_map is None:
+        return None
+    height, width = frame.pixels.shape[:2]
+    return active.geometry.place(height, width)

@@ -17,6 +17,7 @@ from efficientad_stream import logs
 from efficientad_stream.config import HeatmapConfig
 from efficientad_stream.core import wire
 from efficientad_stream.core.messages import HEATMAP, Header, HeatmapBody
+from efficientad_stream.core.placement import STRIDE, Placement, over_frame, whole
 from efficientad_stream.core.types import MAP_BORDER, Inspection, MapArray, PixelArray, Verdict
 from efficientad_stream.runtime.sockets import bind
 from efficientad_stream.runtime.worker import OnFailure, Worker
@@ -28,6 +29,7 @@ OPACITY = 0.65
 """Of the heat at its hottest; where the map is 0 the frame shows as it is."""
 JPEG_QUALITIES = (85, 70, 55, 40)
 PNG_EFFORT = 3
+PNG_MAX_SIDE = 1024
 SHRINK = 0.7
 LOOK_S = 0.1
 STOP_S = 0.3
@@ -171,10 +173,11 @@ class HeatmapSink:
         assert scores.anomaly_map is not None
         top = scale_max(scores.anomaly_map, inspection.threshold)
         grey = grey_map(scores.anomaly_map, top)
+        place = inspection.placement
         if self.needs_pixels and inspection.pixels is not None:
-            picture = encode_jpeg(overlay(inspection.pixels, grey, self._config.max_side))
+            picture = encode_jpeg(overlay(inspection.pixels, grey, self._config.max_side, place))
         else:
-            picture = encode_png(grey)
+            picture = encode_png(grey if place is None else spread_out(grey, place))
         body = HeatmapBody(
             station=self._station,
             frame_id=int(inspection.meta.frame_id),
@@ -210,7 +213,7 @@ def scale_max(anomaly_map: MapArray, threshold: float | None) -> float:
 
 
 def grey_map(anomaly_map: MapArray, top: float) -> NDArray[np.uint8]:
-    """The map in 8 bits over the whole frame: 0 for values up to 0, 255 for ``top``.
+    """The map in 8 bits over the whole input: 0 for values up to 0, 255 for ``top``.
 
     The border that the map lacks is added as 0; what is not finite is shown at its hottest.
     Shape (h + 8) x (w + 8).
@@ -220,15 +223,40 @@ def grey_map(anomaly_map: MapArray, top: float) -> NDArray[np.uint8]:
     return np.pad(grey, MAP_BORDER)
 
 
-def overlay(pixels: PixelArray, grey: NDArray[np.uint8], max_side: int) -> PixelArray:
-    """The frame, no larger than ``max_side``, with the heat on it: h x w x 3, BGR, uint8."""
+def spread_out(grey: NDArray[np.uint8], place: Placement) -> NDArray[np.uint8]:
+    """``grey`` over the whole frame: as it is if the input is the frame, else as fine as it is.
+
+    A small region of a large frame may become coarser: no side is longer than ``PNG_MAX_SIDE``.
+    """
+    if place == whole(place.frame, _input_size(grey)):
+        return grey
+    rows = place.frame[0] * place.target.height / place.source.height / STRIDE
+    columns = place.frame[1] * place.target.width / place.source.width / STRIDE
+    factor = min(1.0, PNG_MAX_SIDE / max(rows, columns))
+    size = max(1, round(rows * factor)), max(1, round(columns * factor))
+    return np.asarray(over_frame(grey, place, size).round(), np.uint8)
+
+
+def _input_size(grey: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of the input that a map with its border was made from."""
+    return STRIDE * grey.shape[0], STRIDE * grey.shape[1]
+
+
+def overlay(
+    pixels: PixelArray, grey: NDArray[np.uint8], max_side: int, place: Placement | None = None
+) -> PixelArray:
+    """The frame, no larger than ``max_side``, with the heat on it: h x w x 3, BGR, uint8.
+
+    ``place`` says where the map lies in the frame; None: all over it.
+    """
     height, width = pixels.shape[:2]
     factor = min(1.0, max_side / max(height, width, 1))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     if small.ndim == 2:
         small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
-    heat = cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR)
+    place = place or whole((height, width), _input_size(grey))
+    heat = over_frame(grey, place, (size[1], size[0])).round().astype(np.uint8)
     colour = cv2.applyColorMap(heat, cv2.COLORMAP_TURBO)
     alpha = (heat.astype(np.float32) * (OPACITY / 255.0))[..., None]
     blended = small + (colour.astype(np.float32) - small) * alpha

@@ -69,7 +69,7 @@ class Gallery:
         frame = read_image(scored.item.path, self.channels)
         # hottest at its own maximum: an escape is cold, and where it is least so is the question
         grey = grey_map(anomaly_map, scale_max(anomaly_map, None))
-        shown = overlay(frame, grey, SIDE)
+        shown = overlay(frame, grey, SIDE, scored.inspection.placement)
         for path in scored.item.masks:
             _outline(shown, read_image(path, 1))
         _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])

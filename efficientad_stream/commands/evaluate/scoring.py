@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
+import numpy as np
 
 from efficientad_stream.backends.torch_cpu import TorchCpuBackend
 from efficientad_stream.core.errors import EfficientADError
 from efficientad_stream.core.localisation import PixelCurves
+from efficientad_stream.core.placement import over_frame
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import (
+    MAP_BORDER,
     Batch,
     Frame,
     FrameMeta,
@@ -29,7 +31,6 @@ from efficientad_stream.model.corruptions import Corruption
 from efficientad_stream.model.data import read_image
 from efficientad_stream.model.dataset import read_regions
 from efficientad_stream.model.layouts.labelled import Labelled
-from efficientad_stream.model.networks import full_map
 from efficientad_stream.runtime.active import Active, ActiveRef
 from efficientad_stream.runtime.pipeline import inspect
 
@@ -90,8 +91,9 @@ def score_all(
     begun = said = time.monotonic()
     backend = TorchCpuBackend(loaded, threads, maps=True)
     try:
-        active = ActiveRef(Active(loaded.recipe.id, policy, backend))
-        frames = _frames(items, loaded.recipe.geometry, corruptions)
+        geometry = loaded.recipe.geometry
+        active = ActiveRef(Active(loaded.recipe.id, policy, backend, geometry))
+        frames = _frames(items, geometry, corruptions)
         for inspection in inspect(frames, active, 1, time.monotonic_ns, _say_why):
             index, variant = divmod(inspection.meta.frame_id - 1, len(into))
             scored = _take(items[index], inspection)
@@ -151,12 +153,15 @@ def _frame(item: Labelled, pixels: PixelArray, number: int) -> Frame:
 def _look_at_map(
     curves: PixelCurves, scored: Scored, inspection: Inspection, on_map: OnMap
 ) -> None:
-    scores, item = inspection.scores, scored.item
-    if scores is None or scores.anomaly_map is None or not math.isfinite(scores.score):
+    """The map over its frame; what the networks do not see is as unsuspicious as anything in it."""
+    scores, item, place = inspection.scores, scored.item, inspection.placement
+    if scores is None or scores.anomaly_map is None or place is None:
+        return
+    if not math.isfinite(scores.score):
         return
     on_map(scored, scores.anomaly_map)
     if item.defective and not item.masks:
         return
-    height, width = inspection.meta.height, inspection.meta.width
-    full = full_map(torch.from_numpy(scores.anomaly_map)[None], height, width)[0]
-    curves.add(full.numpy(), read_regions(item, height, width), item.kind)
+    padded = np.pad(scores.anomaly_map, MAP_BORDER)
+    full = over_frame(padded, place, place.frame, outside=float(padded.min()))
+    curves.add(full, read_regions(item, *place.frame), item.kind)
