@@ -11,7 +11,6 @@ from efficientad_stream.core.errors import ArtifactError, ConfigError
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.model.data import (
     Cached,
-    NaturalImages,
     list_images,
     load_good,
     memory_budget,
@@ -19,6 +18,7 @@ from efficientad_stream.model.data import (
     spread,
 )
 from efficientad_stream.model.frames import prepare
+from efficientad_stream.model.naturals import NaturalImages
 from efficientad_stream.model.video import FrameRange, parse_frames, video_frames
 
 GEOMETRY = Geometry(128, 128)

@@ -41,7 +41,7 @@ from efficientad_stream.model.frames import inspected, prepare
 from efficientad_stream.model.mask import mask_bytes, with_mask
 from efficientad_stream.model.networks import PDN, EfficientAD
 from efficientad_stream.model.settings import Method, TrainSettings, Window
-from efficientad_stream.model.train import Trainer
+from efficientad_stream.model.trainer import Trainer
 from efficientad_stream.runtime.active import Active, ActiveRef
 from efficientad_stream.runtime.pipeline import inspect
 from efficientad_stream.sinks.heatmaps import grey_map, overlay, spread_out

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from efficientad_stream.core.recipe import Geometry
-from efficientad_stream.model.data import NaturalImages, Naturals
 from efficientad_stream.model.frames import LEVEL
+from efficientad_stream.model.naturals import NaturalImages, Naturals
 from efficientad_stream.model.procedural import patterns, scenes
 from efficientad_stream.model.procedural.images import POOL, POOL_BYTES, ProceduralImages
 from efficientad_stream.model.procedural.palette import palette, ramp

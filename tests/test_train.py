@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import efficientad_stream.model.train as trainer_module
+import efficientad_stream.model.trainer as trainer_module
 from efficientad_stream.backends.torch_cpu import TorchCpuBackend
 from efficientad_stream.core.errors import ArtifactError, ConfigError, FatalError
 from efficientad_stream.core.recipe import Geometry
@@ -23,9 +23,9 @@ from efficientad_stream.model.artifact import (
 from efficientad_stream.model.augment import KINDS
 from efficientad_stream.model.calibrate import calibrate, split
 from efficientad_stream.model.curve import CURVE_FILE
-from efficientad_stream.model.data import NaturalImages
 from efficientad_stream.model.job import Listener, TrainJob, make_recipe
 from efficientad_stream.model.memory import keep_freed_memory
+from efficientad_stream.model.naturals import NaturalImages
 from efficientad_stream.model.networks import PDN, EfficientAD
 from efficientad_stream.model.settings import (
     Plan,
@@ -34,7 +34,8 @@ from efficientad_stream.model.settings import (
     choose_device,
     rate_at,
 )
-from efficientad_stream.model.train import CHECKPOINT_FILE, Progress, Trainer, train
+from efficientad_stream.model.train import Progress, train
+from efficientad_stream.model.trainer import CHECKPOINT_FILE, Trainer
 
 GEOMETRY = Geometry(128, 128)
 SETTINGS = TrainSettings("S", GEOMETRY, steps=5, seed=3)

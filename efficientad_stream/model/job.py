@@ -24,8 +24,9 @@ from efficientad_stream.model.artifact import (
     save_recipe,
 )
 from efficientad_stream.model.calibrate import Calibration, calibrate, split
-from efficientad_stream.model.data import GoodImages, NaturalImages, Naturals, load_good
+from efficientad_stream.model.data import GoodImages, load_good
 from efficientad_stream.model.frames import inspected
+from efficientad_stream.model.naturals import NaturalImages, Naturals
 from efficientad_stream.model.networks import EfficientAD, Size
 from efficientad_stream.model.procedural.images import ProceduralImages
 from efficientad_stream.model.settings import (
@@ -34,7 +35,8 @@ from efficientad_stream.model.settings import (
     choose_bfloat16,
     choose_device,
 )
-from efficientad_stream.model.train import CHECKPOINT_FILE, Progress, Trainer, train
+from efficientad_stream.model.train import Progress, train
+from efficientad_stream.model.trainer import CHECKPOINT_FILE, Trainer
 from efficientad_stream.model.video import FrameRange
 
 Builtin = Literal["builtin"]

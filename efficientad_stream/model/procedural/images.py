@@ -7,8 +7,8 @@ import numpy as np
 
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import PixelArray
-from efficientad_stream.model.data import NaturalImages
 from efficientad_stream.model.frames import level
+from efficientad_stream.model.naturals import NaturalImages
 from efficientad_stream.model.procedural.scenes import scene
 
 VERSION = 1
