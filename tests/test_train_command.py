@@ -191,6 +191,17 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
     [
         (("--steps", "0"), 2, "--steps 0: must be 1 or more"),
         (("--limit", "-1"), 2, "--limit -1: must not be negative"),
+        (("--patience", "-1"), 2, "--patience -1: must not be negative"),
+        (("--p-hard", "1"), 2, "--p-hard 1.0: must lie between 0 and 1"),
+        (("--p-hard", "nan"), 2, "--p-hard nan: must lie between 0 and 1"),
+        (("--steps", "9", "--time-budget", "1m"), 2, "give --steps or --time-budget, not both"),
+        (
+            ("--autoencoder-steps", "9"),
+            2,
+            "--autoencoder-steps goes with --steps and --method fast",
+        ),
+        (("--time-budget", "1d"), 2, "--time-budget 1d: not a duration; say 90s, 30m or 2h"),
+        (("--augment", "gian"), 2, "--augment 'gian': unknown; give all, none, or some of"),
         (("--false-rejects", "nan"), 2, "--false-rejects nan: must lie between 0 and 1"),
         (("--input", "100"), 2, "--input 100: input.height: 100 is not a multiple of 32"),
         (("--input", "big"), 2, "--input big: give 256, or HEIGHTxWIDTH"),

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="of the student; default of --method paper: 70000")
     add("--autoencoder-steps", type=int, help="of --method fast; default: half of --steps")
     add("--patience", type=int, default=4, help="looks without a gain; 0: never stop early")
+    add("--p-hard", type=float, default=0.999, help="mining factor (section 3.2); 0: plain mean")
     add("--augment", default="none", help="all, none, or of gain,gamma,blur,shift,noise")
     add("--batch", type=int, default=1, help="good images a step")
     add("--seed", type=int, default=0)
@@ -83,6 +84,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("limit", "patience"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: must not be negative")
+    if not 0 <= args.p_hard < 1:
+        raise ConfigError(f"--p-hard {args.p_hard}: must lie between 0 and 1, 1 left out")
     if not 0 <= args.seed <= MAX_SEED:
         raise ConfigError(f"--seed {args.seed}: must lie between 0 and {MAX_SEED}")
     if args.batch > MAX_BATCH:
@@ -182,6 +185,7 @@ def _job(args: argparse.Namespace) -> TrainJob:
         augment=parse_kinds(args.augment),
         batch=args.batch,
         patience=args.patience,
+        p_hard=args.p_hard,
         seed=args.seed,
         teacher=args.teacher,
         frames=frames,

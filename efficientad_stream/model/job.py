@@ -26,6 +26,7 @@ from efficientad_stream.model.artifact import (
 from efficientad_stream.model.calibrate import Calibration, calibrate, split
 from efficientad_stream.model.data import GoodImages, load_good
 from efficientad_stream.model.frames import inspected
+from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.naturals import NaturalImages, Naturals
 from efficientad_stream.model.networks import EfficientAD, Size
 from efficientad_stream.model.procedural.images import ProceduralImages
@@ -53,7 +54,7 @@ class TrainJob:
         teacher: file; None: the one that comes with the package.
         frames: of a video, which.
         limit: use so many good images at most; 0: all.
-        method, steps, autoencoder_steps, seconds, augment, patience: see
+        method, steps, autoencoder_steps, seconds, augment, patience, p_hard: see
             ``settings.TrainSettings``.
         false_rejects: share of good parts that the threshold may cost.
         device, precision: see ``choose_device`` and ``choose_bfloat16``.
@@ -73,6 +74,7 @@ class TrainJob:
     augment: tuple[str, ...] = ()
     batch: int = 1
     patience: int = 4
+    p_hard: float = P_HARD
     seed: int = 0
     teacher: Path | None = None
     frames: FrameRange | None = None
@@ -158,6 +160,7 @@ def _settings(job: TrainJob) -> TrainSettings:
         augment=job.augment,
         batch=job.batch,
         patience=job.patience,
+        p_hard=job.p_hard,
         seed=job.seed,
         device=device,
         bfloat16=choose_bfloat16(job.precision, device),
