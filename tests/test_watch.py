@@ -284,13 +284,13 @@ def test_another_station_is_refused(line: Line, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("command", ["watch", "journal"])
 def test_it_starts_fast_and_without_an_engine(command: str) -> None:
     code = (
-        "import sys, time; began = time.monotonic()\n"
+        "import sys, time; began = time.process_time()\n"
         f"import efficientad_stream.cli, efficientad_stream.commands.{command}\n"
         "heavy = {'torch', 'cv2', 'safetensors'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "print(time.monotonic() - began)"
+        "print(time.process_time() - began)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
     )
-    assert float(done.stdout) < 2  # a fraction of it on an idle machine
+    assert float(done.stdout) < 2  # seconds of the processor, whatever else it does
