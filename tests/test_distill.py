@@ -22,7 +22,7 @@ from efficientad_stream.model.artifact import load_teacher
 from efficientad_stream.model.backbone import load_backbone
 from efficientad_stream.model.distill import Distillation, DistillSettings, NormalisedPDN
 from efficientad_stream.model.networks import IMAGENET_MEAN, IMAGENET_STD, PDN
-from efficientad_stream.model.targets import CELL, VIEW, Target, ViewPool, random_view
+from efficientad_stream.model.targets import CELL, VIEW, Kind, Target, ViewPool, random_view
 
 SMALL = DistillSettings(steps=4, batch=2, crop=64, views=3, batch_norm=True, padding=False)
 
@@ -78,12 +78,16 @@ def test_the_backbone_recognises_structure_and_is_frozen() -> None:
         (288, 12, 16),
         (88, 6, 8),
         (120, 6, 8),
+        (720, 6, 8),
     ]
     assert not any(p.requires_grad for p in net.parameters())
 
 
-def test_targets_are_normalised_over_the_views_they_were_fitted_on(photographs: Path) -> None:
-    target = Target(load_backbone())
+@pytest.mark.parametrize(("kind", "scale"), [("mixed", 2), ("deep", 1)])
+def test_targets_are_normalised_over_the_views_they_were_fitted_on(
+    kind: Kind, scale: int, photographs: Path
+) -> None:
+    target = Target(load_backbone(), kind, scale)
     views = ViewPool(paths(photographs), target, 1, bfloat16=False, grey_probability=0.1, seed=3)
     seen = [next(views.views()) for _ in range(3)]
     target.fit(iter(seen), 3, bfloat16=False)

@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--out", type=Path, required=True, help="teacher file, .safetensors")
     parser.add_argument("--from", type=Path, dest="start", help="begin as this teacher; S or same")
+    parser.add_argument(
+        "--targets", choices=("mixed", "deep"), default="mixed", help="deep: of stride 16 only"
+    )
+    parser.add_argument(
+        "--target-scale", type=int, choices=(1, 2), default=2, help="of a view for the backbone"
+    )
     parser.add_argument("--size", choices=("S", "M"), default="S")
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--time-budget", default="", help="e.g. 90m or 2h, in place of --steps")
@@ -69,6 +75,8 @@ def _settings(args: argparse.Namespace, begun_from: str) -> DistillSettings:
         bfloat16=args.precision == "bf16",
         seed=args.seed,
         begun_from=begun_from,
+        targets=args.targets,
+        target_scale=args.target_scale,
     )
 
 

@@ -28,6 +28,9 @@ STAGES = (
     (4, 5, 1, 6, 120),
 )
 """The stages down to stride 16; the two deeper ones are of no use to a 33-pixel descriptor."""
+SIXTH = (5, 2, 6, 208)
+"""The next stage's first block, of which only the expansion is used: kernel, stride, expansion,
+output channels."""
 
 
 class Features(NamedTuple):
@@ -41,6 +44,8 @@ class Features(NamedTuple):
     """88 channels: output of the fourth stage."""
     stride16: Tensor
     """120 channels: output of the fifth stage."""
+    expanded16: Tensor
+    """720 channels: the same, expanded by the first block of the sixth stage."""
 
 
 class SameConv2d(nn.Conv2d):
@@ -99,6 +104,8 @@ class EfficientNetLite2(nn.Module):
                 blocks.append(MBConv(cin, cout, kernel, stride if i == 0 else 1, expansion))
                 cin = cout
             self._ends.append(len(blocks) - 1)
+        kernel, stride, expansion, cout = SIXTH
+        blocks.append(MBConv(cin, cout, kernel, stride, expansion))
         self._blocks = nn.ModuleList(blocks)
         self.eval().requires_grad_(False)
 
@@ -108,13 +115,15 @@ class EfficientNetLite2(nn.Module):
         x = (rgb * 255.0 - 127.0) / 128.0
         x = F.relu6(self._bn0(self._conv_stem(x)))
         outputs = []
-        for block in self._blocks:
+        *whole, last = self._blocks
+        for block in whole:
             x = block(x)
             outputs.append(x)
         third, fourth, fifth = (outputs[end] for end in self._ends[2:])
         after = self._blocks[self._ends[2] + 1]
         assert isinstance(after, MBConv)
-        return Features(third, after.expand(third), fourth, fifth)
+        assert isinstance(last, MBConv)
+        return Features(third, after.expand(third), fourth, fifth, last.expand(fifth))
 
 
 def load_backbone() -> EfficientNetLite2:

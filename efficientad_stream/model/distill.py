@@ -27,7 +27,7 @@ from efficientad_stream.model.backbone import load_backbone
 from efficientad_stream.model.checkpoint import load_checkpoint, save_checkpoint
 from efficientad_stream.model.networks import PDN, Size, channels_last
 from efficientad_stream.model.settings import Done
-from efficientad_stream.model.targets import VIEW, Target, ViewPool
+from efficientad_stream.model.targets import VIEW, Kind, Target, ViewPool
 from efficientad_stream.model.widen import calm, start_from
 
 CALMING_CROPS = 32
@@ -49,6 +49,7 @@ class DistillSettings:
         batch_norm: normalise between layers while training and fold it away at the end.
         cosine: lower the learning rate along a cosine to zero; off: constant as in the paper.
         begun_from: SHA-256 of the teacher that the weights begin as; "" for random weights.
+        targets, target_scale: what the backbone is asked for, see ``targets.Target``.
     """
 
     size: Size = "S"
@@ -67,6 +68,8 @@ class DistillSettings:
     bfloat16: bool = False
     seed: int = 0
     begun_from: str = ""
+    targets: Kind = "mixed"
+    target_scale: int = 2
 
 
 class NormalisedPDN(nn.Module):
@@ -153,7 +156,8 @@ class Distillation:
         self.optimiser = torch.optim.Adam(
             self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.target = Target(channels_last(load_backbone())).to(device)
+        backbone = channels_last(load_backbone())
+        self.target = Target(backbone, settings.targets, settings.target_scale).to(device)
         self.pool = ViewPool(
             images,
             self.target,

@@ -4,8 +4,9 @@ Source: arXiv 2303.14535, section 3.1 and its appendix. What is as in the paper:
 each image at twice the size that the PDN sees, its features of two depths are averaged over 3 x 3
 neighbours, brought to one size, concatenated to 384 channels and normalised per channel.
 
-The backbone is EfficientNet-Lite2: stride 8 gives 48 channels and the expanded 288 pooled to 128,
-stride 16 gives 88 and 120; together 384.
+The backbone is EfficientNet-Lite2. "mixed" targets: stride 8 gives 48 channels and the expanded 288
+pooled to 128, stride 16 gives 88 and 120; together 384. "deep" targets are of stride 16 alone: 88,
+120, and the expanded 720 pooled to 176; together 384.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,41 +32,50 @@ from efficientad_stream.model.networks import (
 )
 
 VIEW = 256
-"""Side of a view in pixels; the backbone sees it at twice that."""
+"""Side of a view in pixels."""
 CELL = 4
-"""Pixels per position of the target grid: stride of the PDN, half the backbone's stride 8."""
-EXPANDED = 128
-"""Channels that the 288 expanded ones of stride 8 are pooled to."""
-
+"""Pixels per position of the target grid: stride of the PDN."""
+Kind = Literal["mixed", "deep"]
 
 VIEW_BYTES = 3 * VIEW * VIEW + 2 * TEACHER_CHANNELS * (VIEW // CELL) ** 2
 """Memory of one view and its targets."""
 
 
 class Target(nn.Module):
-    """The 384 target channels of a view, N x 384 x 64 x 64, normalised once ``fit`` was called."""
+    """The 384 target channels of a view, N x 384 x 64 x 64, normalised once ``fit`` was called.
+
+    Args:
+        backbone: frozen.
+        kind: which of its features, see above.
+        scale: it sees a view at so many times the size that the PDN does; the paper: 2.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: EfficientNetLite2) -> None:
+    def __init__(self, backbone: EfficientNetLite2, kind: Kind = "mixed", scale: int = 2) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.kind, self.scale = backbone, kind, scale
         self.register_buffer("mean", torch.zeros(TEACHER_CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(TEACHER_CHANNELS, 1, 1))
 
     @torch.no_grad()
     def forward(self, rgb: Tensor, bfloat16: bool) -> Tensor:
         """Targets of views ``rgb`` (N x 3 x 256 x 256, float in [0, 1])."""
-        double = F.interpolate(rgb, scale_factor=2, mode="bilinear", align_corners=False)
-        double = double.contiguous(memory_format=torch.channels_last)
+        seen = rgb
+        if self.scale != 1:
+            factor = float(self.scale)
+            seen = F.interpolate(rgb, scale_factor=factor, mode="bilinear", align_corners=False)
+        seen = seen.contiguous(memory_format=torch.channels_last)
         with torch.autocast(rgb.device.type, torch.bfloat16, enabled=bfloat16):
-            features = self.backbone(double)
-        grid = features.stride8.shape[2:]
-        wide = F.adaptive_avg_pool1d(features.expanded8.float().flatten(2).mT, EXPANDED)
-        shallow = [features.stride8.float(), wide.mT.reshape(len(rgb), EXPANDED, *grid)]
-        deep = [features.stride16_mid.float(), features.stride16.float()]
-        smooth = [F.avg_pool2d(f, 3, 1, 1, count_include_pad=False) for f in shallow + deep]
+            features = self.backbone(seen)
+        if self.kind == "mixed":
+            parts = [features.stride8, _pooled(features.expanded8, 128)]
+            parts += [features.stride16_mid, features.stride16]
+        else:
+            parts = [features.stride16_mid, features.stride16, _pooled(features.expanded16, 176)]
+        smooth = [F.avg_pool2d(f.float(), 3, 1, 1, count_include_pad=False) for f in parts]
+        grid = (rgb.shape[2] // CELL, rgb.shape[3] // CELL)
         same = [F.interpolate(f, grid, mode="bilinear", align_corners=False) for f in smooth]
         return (torch.cat(same, 1) - self.mean) / self.std
 
@@ -79,6 +90,13 @@ class Target(nn.Module):
         mean, square = total / positions
         self.mean.copy_(mean.view(-1, 1, 1))
         self.std.copy_((square - mean.square()).clamp_min(1e-12).sqrt().view(-1, 1, 1))
+
+
+def _pooled(features: Tensor, channels: int) -> Tensor:
+    """N x C x h x w averaged along its channels to fewer."""
+    n, _, height, width = features.shape
+    few = F.adaptive_avg_pool1d(features.float().flatten(2).mT, channels)
+    return few.mT.reshape(n, channels, height, width)
 
 
 def random_view(image: PixelArray, rng: random.Random, grey_probability: float) -> PixelArray:
