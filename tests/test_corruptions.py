@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from efficientad_stream.core.recipe import Geometry
+from efficientad_stream.core.geometry import Geometry
+from efficientad_stream.core.placement import Rect
 from efficientad_stream.core.types import PixelArray
 from efficientad_stream.model.corruptions import CORRUPTIONS, NOISE
 
@@ -69,3 +70,19 @@ def test_a_blur_is_in_pixels_of_the_input(across: bool) -> None:
     middle = np.average(at, weights=slope)
     deviation = np.sqrt(np.average((at - middle) ** 2, weights=slope))
     assert deviation == pytest.approx(3.0 if across else 2.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "down", "right"),
+    [
+        (Geometry(128, 128, region=Rect(10, 20, 128, 128), frame=(256, 512)), 5, 5),
+        (Geometry(128, 128, fit="letterbox", frame=(256, 512)), 20, 20),
+        (Geometry(128, 128, fit="crop"), 10, 10),
+    ],
+)
+def test_pixels_of_the_input_are_those_that_the_recipe_sees(
+    geometry: Geometry, down: int, right: int
+) -> None:
+    before = frame(256, 512)
+    after = BY_NAME["shift 5 px"](before, geometry, "good/0.png")
+    assert np.array_equal(after[down:, right:], before[:-down, :-right])

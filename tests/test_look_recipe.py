@@ -35,11 +35,14 @@ from efficientad_stream.model.artifact import (
     save_recipe,
     save_teacher,
 )
+from efficientad_stream.model.augment import KINDS
 from efficientad_stream.model.calibrate import calibrate, split
 from efficientad_stream.model.data import list_images, read_image
-from efficientad_stream.model.frames import inspected, prepare
+from efficientad_stream.model.features import to_rgb
+from efficientad_stream.model.frames import BLANK, blank_of, inspected, prepare
 from efficientad_stream.model.mask import mask_bytes, with_mask
 from efficientad_stream.model.networks import PDN, EfficientAD
+from efficientad_stream.model.plateau import held_back_loss
 from efficientad_stream.model.settings import Method, TrainSettings, Window
 from efficientad_stream.model.trainer import Trainer
 from efficientad_stream.runtime.active import Active, ActiveRef
@@ -171,6 +174,32 @@ def test_training_mines_where_it_is_inspected() -> None:
     assert not counts[rows, columns].all()
     assert np.array_equal(found, counts[rows, columns])
     assert trainer(replace(geometry, mask=None, mask_sha256=""), "fast")._inspected is None
+
+
+def test_augmentation_leaves_what_is_not_inspected_blank() -> None:
+    geometry = Geometry(128, 128, fit="letterbox", frame=SIZE)
+    one = trainer(geometry, "fast")
+    one.settings = replace(one.settings, augment=tuple(KINDS))
+    blank = blank_of(geometry)
+    assert blank is not None
+    for seed in range(5):
+        rgb = one._good_images([seed % 2], np.random.default_rng(seed))[0]
+        hidden = rgb[:, torch.from_numpy(blank.hidden > 0)] * 255
+        assert (hidden.round() == BLANK).all()
+
+
+def test_a_look_is_at_what_is_inspected() -> None:
+    geometry = Geometry(128, 128, fit="letterbox", frame=SIZE)
+    one = trainer(geometry, "fast")
+    counts, image = inspected(geometry), one._good[0]
+    assert counts is not None
+    where = torch.tensor(counts)
+    found = held_back_loss(one.net, [image], "cpu", where, bfloat16=False)
+    with torch.no_grad():
+        maps = one.net.eval().raw_maps(to_rgb([image], "cpu"))
+    both = (maps.local + maps.globl)[0]
+    assert found == pytest.approx(float(both[where].mean()))
+    assert found != pytest.approx(float(both.mean()), rel=1e-3)
 
 
 def test_descriptors_are_normalised_over_what_is_inspected() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from efficientad_stream.model.settings import (
 )
 
 FAST = TrainSettings("S", Geometry(256, 256), method="fast", steps=1000, autoencoder_steps=400)
+PATIENT = replace(FAST, patience=4)
 TIMED = replace(FAST, steps=0, autoencoder_steps=0, seconds=1000.0)
 
 sides = st.integers(4, 16).map(lambda n: 32 * n)
@@ -107,27 +109,48 @@ def test_the_rate_rises_and_falls_in_each_phase() -> None:
 
 def test_looks_are_taken_in_the_students_phase_only() -> None:
     plan = Plan(400, 1000)
-    due = [step for step in range(1401) if look_is_due(FAST, Done(step, 0.0, plan))]
+    due = [step for step in range(1401) if look_is_due(PATIENT, Done(step, 0.0, plan))]
     assert due == [400 + CHECK_STEPS * n for n in (1, 2, 3, 4)]
-    assert not look_is_due(replace(FAST, patience=0), Done(due[0], 0.0, plan))
-    assert not look_is_due(TIMED, Done(due[0], 0.0, Plan(400, None)))
+    assert not look_is_due(FAST, Done(due[0], 0.0, plan))
+    assert not look_is_due(replace(TIMED, patience=4), Done(due[0], 0.0, Plan(400, None)))
 
 
-def test_a_run_without_gains_ends_with_a_twentieth_at_a_low_rate() -> None:
-    done = Done(0, 0.0, Plan(400, 100_000))
-    losses = [1.0, 0.8, 0.799, 0.9, 0.7999, 0.85]
-    for index, loss in enumerate(losses):
-        done = after_look(FAST, done._replace(steps=400 + CHECK_STEPS * (index + 1)), loss)
+def without_gains(settings: TrainSettings, plan: Plan) -> Done:
+    done = Done(0, 0.0, plan)
+    for index, loss in enumerate([1.0, 0.8, 0.799, 0.9, 0.7999, 0.85]):
+        steps = (plan.autoencoder or 0) + CHECK_STEPS * (index + 1)
+        done = after_look(settings, done._replace(steps=steps), loss)
+    return done
+
+
+def test_a_run_without_gains_ends_after_a_tenth_at_a_falling_rate() -> None:
+    done = without_gains(PATIENT, Plan(400, 100_000))
     assert done.plateau == Plateau(0.8, 4)
-    assert done.stopped_early(FAST.patience)
-    assert done.plan.student == -(-1500 // 0.95)
-    assert not look_is_due(FAST, done._replace(steps=400 + 7 * CHECK_STEPS))
-    assert rate_at(FAST, done.plan, done.steps) < 0.02 * FAST.learning_rate
-    paper = replace(FAST, method="paper")
-    plan = Plan(0, done.plan.student)
-    assert rate_at(paper, plan, 1500) == pytest.approx(paper.learning_rate / 10)
+    assert done.plan[:3] == (400, 1650, 1500)
+    assert not look_is_due(PATIENT, done._replace(steps=400 + 7 * CHECK_STEPS))
+    before = rate_at(PATIENT, Plan(400, 100_000), 1900)
+    rates = [rate_at(PATIENT, done.plan, step) for step in range(1900, 2050)]
+    assert rates[0] == pytest.approx(before)
+    assert rates[75] == pytest.approx(before / 2)
+    assert all(later < earlier for earlier, later in pairwise(rates))
+    assert 0 < rates[-1] < 1e-3 * before
 
 
-def test_an_early_stop_never_makes_a_run_longer() -> None:
+def test_as_published_the_last_steps_are_at_a_tenth_of_the_rate() -> None:
+    paper = replace(PATIENT, method="paper")
+    done = without_gains(paper, Plan(0, 70_000))
+    assert done.plan.student == 1650
+    rates = [rate_at(paper, done.plan, step) for step in (1499, 1500, 1649)]
+    assert rates == pytest.approx([1e-4, 1e-5, 1e-5])
+
+
+def test_near_the_end_an_early_stop_changes_nothing() -> None:
     done = Done(1350, 0.0, Plan(400, 960), Plateau(0.5, 3))
-    assert after_look(FAST, done, 0.6).plan.student == 960
+    assert after_look(PATIENT, done, 0.6).plan == done.plan
+
+
+def test_the_budget_pays_for_the_looks_and_waits_for_enough_steps() -> None:
+    done = Done(500, 300.0, Plan(400, None))
+    assert plan_ahead(TIMED, done, [0.5] * (WARM_UP - 1), 40.0, 125.0) == done
+    planned = plan_ahead(TIMED, done, [0.5] * WARM_UP, 40.0, 125.0)
+    assert planned.plan.student == 100 + int((1000 - 300 - 40) / (0.5 + 125 / CHECK_STEPS))

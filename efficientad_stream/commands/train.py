@@ -22,6 +22,7 @@ MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
 PAPER_STEPS = 70_000
 DEFAULT_BUDGET = "30m"
+DEFAULT_PATIENCE = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time-budget", default="", help="e.g. 30m or 2h, in place of --steps; default 30m")
     add("--steps", type=int, help="of the student; default of --method paper: 70000")
     add("--autoencoder-steps", type=int, help="of --method fast; default: half of --steps")
-    add("--patience", type=int, default=4, help="looks without a gain; 0: never stop early")
+    add(
+        "--patience",
+        type=int,
+        help="looks without a gain before it stops early",
+    )
     add("--p-hard", type=float, default=0.999, help="mining factor (section 3.2); 0: plain mean")
     add("--augment", default="none", help="all, none, or of gain,gamma,blur,shift,noise")
     add("--batch", type=int, default=1, help="good images a step")
@@ -82,7 +87,7 @@ def check(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
     for name in ("limit", "patience"):
-        if getattr(args, name) < 0:
+        if (getattr(args, name) or 0) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: must not be negative")
     if not 0 <= args.p_hard < 1:
         raise ConfigError(f"--p-hard {args.p_hard}: must lie between 0 and 1, 1 left out")
@@ -158,6 +163,9 @@ def _job(args: argparse.Namespace) -> TrainJob:
     plain = parse_input(args.input, 1 if args.grey else 3, args.exposure)
     region = parse_region(args.region)
     steps, autoencoder_steps, seconds = parse_length(args)
+    patience = args.patience
+    if patience is None:
+        patience = DEFAULT_PATIENCE if args.method == "fast" else 0
     name = args.name or args.out.resolve().name
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: is not {NAME_RULE}")
@@ -184,7 +192,7 @@ def _job(args: argparse.Namespace) -> TrainJob:
         seconds=seconds,
         augment=parse_kinds(args.augment),
         batch=args.batch,
-        patience=args.patience,
+        patience=patience,
         p_hard=args.p_hard,
         seed=args.seed,
         teacher=args.teacher,

@@ -78,6 +78,8 @@ class Geometry:
                     "input.frame: missing; a region, a mask and letterbox are for one size of frame"
                 )
             return
+        if self.mask is not None and not self.mask_sha256:
+            raise ArtifactError("input.mask_sha256: missing; a mask is known by it")
         height, width = self.frame
         if not (1 <= height <= SIDE_MAX and 1 <= width <= SIDE_MAX):
             raise ArtifactError(f"input.frame: {width} x {height} pixels is no size of a frame")

@@ -32,10 +32,14 @@ STEM = ("conv1", "conv2")
 
 
 class Pair(NamedTuple):
-    """What a student sees, and what it is to say: N x 3 x H x W, and N x C x h x w."""
+    """What a student sees, and what it is to say: N x 3 x H x W, and N x C x h x w.
+
+    ``inspected`` says where (h x w, bool); None: everywhere.
+    """
 
     x: Tensor
     wanted: Tensor
+    inspected: Tensor | None = None
 
 
 @torch.no_grad()
@@ -49,13 +53,11 @@ def begin_student(student: PDN, teacher: PDN, x: Tensor) -> None:
     """
     for name in STEM:
         getattr(student, name).load_state_dict(getattr(teacher, name).state_dict())
-    for index, name in enumerate(_before(student)):
+    for name in _before(student):
         layer = getattr(student, name)
         if name not in STEM:
             _scatter(layer, x)
-        x = F.relu(F.conv2d(x, layer.weight, layer.bias))
-        if index < len(STEM):
-            x = F.avg_pool2d(x, 2, 2)
+        x = _pass(layer, x, pooled=name in STEM)
 
 
 def solved_layer(student: PDN) -> nn.Conv2d:
@@ -93,7 +95,7 @@ def solve_student(
     for pair in pairs:
         with torch.autocast(pair.x.device.type, torch.bfloat16, enabled=bfloat16):
             seen = _features(student, pair.x)
-        rows, wanted = _rows(seen.float(), pair.wanted, layer.kernel_size[0], positions, rng)
+        rows, wanted = _rows(pair, seen.float(), layer.kernel_size[0], positions, rng)
         if gram is None or moment is None:
             gram = rows.new_zeros(rows.shape[1], rows.shape[1])
             moment = rows.new_zeros(rows.shape[1], wanted.shape[1])
@@ -129,25 +131,30 @@ def _scatter(layer: nn.Conv2d, x: Tensor) -> None:
 
 def _features(student: PDN, x: Tensor) -> Tensor:
     """What the solved layer sees."""
-    for index, name in enumerate(_before(student)):
-        layer = getattr(student, name)
-        x = F.relu(F.conv2d(x, layer.weight, layer.bias))
-        if index < len(STEM):
-            x = F.avg_pool2d(x, 2, 2)
+    for name in _before(student):
+        x = _pass(getattr(student, name), x, pooled=name in STEM)
     return x
 
 
+def _pass(layer: nn.Conv2d, x: Tensor, *, pooled: bool) -> Tensor:
+    x = F.relu(F.conv2d(x, layer.weight, layer.bias))
+    return F.avg_pool2d(x, 2, 2) if pooled else x
+
+
 def _rows(
-    seen: Tensor, wanted: Tensor, kernel: int, positions: int, rng: torch.Generator
+    pair: Pair, seen: Tensor, kernel: int, positions: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Neighbourhoods with a 1 appended (P x K + 1) and what is wanted there (P x C), at random."""
     views = seen.unfold(2, kernel, 1).unfold(3, kernel, 1)  # N x C x h x w x kernel x kernel
     n, _, height, width = views.shape[:4]
-    drawn = torch.randperm(n * height * width, generator=rng)[:positions].to(seen.device)
+    drawn = torch.randperm(n * height * width, generator=rng).to(seen.device)
+    if pair.inspected is not None:
+        drawn = drawn[pair.inspected.flatten()[drawn % (height * width)]]
+    drawn = drawn[:positions]
     image, place = drawn // (height * width), drawn % (height * width)
     y, x = place // width, place % width
     rows = views[image, :, y, x].flatten(1)
-    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1), wanted[image, :, y, x]
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1), pair.wanted[image, :, y, x]
 
 
 def _ridge(gram: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,9 @@ class Corruption:
     def __call__(self, frame: PixelArray, geometry: Geometry, name: str) -> PixelArray:
         """A changed copy of ``frame`` (H x W or H x W x 3, uint8), which is called ``name``."""
         seed = zlib.crc32(f"{self.name}\0{name}".encode("utf-8", "surrogatepass"))
-        down, across = frame.shape[0] / geometry.height, frame.shape[1] / geometry.width
+        place = geometry.place(*frame.shape[:2])
+        down = place.source.height / place.target.height
+        across = place.source.width / place.target.width
         return self.apply(Exposure(frame, down, across, np.random.default_rng(seed)))
 
 

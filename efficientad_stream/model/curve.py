@@ -25,6 +25,8 @@ class Curve:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines()[1 : steps + 1] if steps and path.exists() else []
             self._file = path.open("w", newline="")
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{path}: is damaged; delete it to begin the curve anew") from error
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error
         self._writer = csv.writer(self._file, lineterminator="\n")

@@ -111,6 +111,19 @@ class GoodImages(Sequence[PixelArray]):
         )
 
 
+class Subset(Sequence[PixelArray]):
+    """Some of a sequence of images, which stay where they are."""
+
+    def __init__(self, images: Sequence[PixelArray], indices: Sequence[int]) -> None:
+        self._images, self._indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> PixelArray:  # type: ignore[override]
+        return self._images[self._indices[index]]
+
+
 def load_good(
     source: Path, geometry: Geometry, frames: FrameRange | None = None, limit: int = 0
 ) -> GoodImages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from efficientad_stream import __version__
 from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.core.recipe import Geometry, Recipe, ThresholdChoice
+from efficientad_stream.core.types import PixelArray
 from efficientad_stream.model.artifact import (
     LoadedTeacher,
     default_teacher,
@@ -23,8 +24,8 @@ from efficientad_stream.model.artifact import (
     round_to_half,
     save_recipe,
 )
-from efficientad_stream.model.calibrate import Calibration, calibrate, split
-from efficientad_stream.model.data import GoodImages, load_good
+from efficientad_stream.model.calibrate import Calibration, calibrate, scoring_seconds, split
+from efficientad_stream.model.data import GoodImages, Subset, load_good
 from efficientad_stream.model.frames import inspected
 from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.naturals import NaturalImages, Naturals
@@ -73,7 +74,7 @@ class TrainJob:
     seconds: float = 0.0
     augment: tuple[str, ...] = ()
     batch: int = 1
-    patience: int = 4
+    patience: int = 0
     p_hard: float = P_HARD
     seed: int = 0
     teacher: Path | None = None
@@ -119,8 +120,8 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
         say(f"warning: {job.images}: {warning}")
     natural = _naturals(job)
     learn, held = split(len(good), job.seed, good.in_order)
-    unseen = [good[i] for i in held]
-    trainer = Trainer(_settings(job), teacher, [good[i] for i in learn], natural, unseen)
+    unseen = Subset(good, held)
+    trainer = Trainer(_settings(job), teacher, Subset(good, learn), natural, unseen)
     identity = {
         **trainer.settings.identity(),
         "teacher": teacher.sha256,
@@ -129,7 +130,7 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     }
     _make_folder(job.out)
     say(_plan(trainer.settings, len(learn), len(held), natural))
-    if not _learn(trainer, len(held), job.out, identity, listener):
+    if not _learn(trainer, unseen, job.out, identity, listener):
         return None
     if natural is not None and natural.unreadable:
         say(f"warning: {len(natural.unreadable)} photographs could not be read")
@@ -188,13 +189,9 @@ def _plan(settings: TrainSettings, learn: int, held: int, natural: Naturals | No
     )
 
 
-CALIBRATION_COST = 6.0
-"""Scoring an image in single precision takes so much longer than the teacher alone did."""
-
-
 def _learn(
     trainer: Trainer,
-    held: int,
+    held: Sequence[PixelArray],
     folder: Path,
     identity: dict[str, str],
     listener: Listener,
@@ -207,7 +204,7 @@ def _learn(
         listener.say("describing the good images")
         if not trainer.features.measure(listener.stop):
             return False
-    reserve = CALIBRATION_COST * held * trainer.features.seconds_each
+    reserve = len(held) * scoring_seconds(trainer.net, held[0]) if trainer.settings.seconds else 0.0
     return train(trainer, folder, identity, listener.report, listener.stop, reserve_s=reserve)
 
 
@@ -249,7 +246,7 @@ def _notes(
         "method": job.method,
         "steps": trainer.done.plan.student or 0,
         "autoencoder_steps": trainer.done.plan.autoencoder or 0,
-        "stopped_early": "yes" if trainer.done.stopped_early(job.patience) else "no",
+        "stopped_early": "no" if trainer.done.plan.anneal is None else "yes",
         "augment": ",".join(job.augment) or "none",
         "batch": job.batch,
         "seed": job.seed,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from efficientad_stream.core.types import PixelArray
 from efficientad_stream.model.features import to_rgb
@@ -40,17 +41,26 @@ class Plateau(NamedTuple):
 
 @torch.no_grad()
 def held_back_loss(
-    net: EfficientAD, held: Sequence[PixelArray], device: str, *, bfloat16: bool
+    net: EfficientAD,
+    held: Sequence[PixelArray],
+    device: str,
+    inspected: Tensor | None = None,
+    *,
+    bfloat16: bool,
 ) -> float:
-    """Mean of both unnormalised maps over some of ``held`` (h x w x 3 RGB, uint8)."""
+    """Mean of both unnormalised maps over some of ``held`` (h x w x 3 RGB, uint8).
+
+    ``inspected`` (h x w, bool) says which positions count; None: all.
+    """
     training = net.training
     net.eval()
     total = 0.0
-    some = held[:: -(-len(held) // CHECK_IMAGES)]
-    for image in some:
-        rgb = to_rgb([image], device)
+    some = range(0, len(held), -(-len(held) // CHECK_IMAGES))
+    for index in some:
+        rgb = to_rgb([held[index]], device)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             maps = net.raw_maps(rgb)
-        total += float(maps.local.float().mean() + maps.globl.float().mean())
+        both = maps.local.float() + maps.globl.float()
+        total += float((both if inspected is None else both[:, inspected]).mean())
     net.train(training)
     return total / len(some)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from efficientad_stream.core.errors import ConfigError
-from efficientad_stream.core.recipe import Geometry
+from efficientad_stream.core.geometry import Geometry
+from efficientad_stream.core.placement import STRIDE
 from efficientad_stream.core.types import MAP_BORDER
 from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.networks import Size
@@ -26,10 +27,8 @@ time budget decides how many that will be."""
 AUTOENCODER_SHARE = 0.3
 """Of a time budget."""
 AUTOENCODER_MOST, STUDENT_MOST = 10_000, 70_000
-ANNEAL = 0.95
-"""A run that is stopped early has done this share of its steps; the rest is at a low rate."""
-STRIDE = 4
-"""Input pixels per position of the map."""
+ANNEAL_SHARE = 0.1
+"""Of the student's steps so far: what a run that is stopped early still does, the rate falling."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class TrainSettings:
         p_hard: mining factor of section 3.2; 0 for a plain mean.
         bfloat16: convolve in bfloat16; targets, losses and weights stay float32.
         patience: looks at the held-back images without a gain before the student is stopped early,
-            one look in ``CHECK_STEPS`` steps; 0: never.
+            one look in ``CHECK_STEPS`` steps; 0: never, as in the paper.
         checkpoint_s: seconds between checkpoints.
         drop_at: "paper": share of the steps after which the learning rate is a tenth.
     """
@@ -70,7 +69,7 @@ class TrainSettings:
     window: int = 128
     augment: tuple[str, ...] = ()
     p_hard: float = P_HARD
-    patience: int = 4
+    patience: int = 0
     learning_rate: float = 1e-4
     autoencoder_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -82,18 +81,16 @@ class TrainSettings:
         left_out = ("geometry", "checkpoint_s", "mask")  # the mask is known by its hash
         return {k: str(v) for k, v in fields.items() if k not in left_out}
 
-    @property
-    def windowed(self) -> bool:
-        """Does the student see less than the whole of an image?"""
-        sides = (self.geometry.height, self.geometry.width)
-        return self.method == "fast" and self.window < max(sides)
-
 
 class Plan(NamedTuple):
     """How many steps there are of each phase; None: the time budget has not decided yet."""
 
     autoencoder: int | None
     student: int | None
+    anneal: int | None = None
+    """The student's step at which it was decided to stop early; None: it was not."""
+    anneal_rate: float = 0.0
+    """The learning rate at that step."""
 
     @classmethod
     def of(cls, settings: TrainSettings) -> Plan:
@@ -122,10 +119,6 @@ class Done(NamedTuple):
     def student_steps(self) -> int:
         """Steps after those of the autoencoder alone, as far as these are planned."""
         return self.steps - (self.plan.autoencoder or 0)
-
-    def stopped_early(self, patience: int) -> bool:
-        """Have ``patience`` looks in a row shown no gain?"""
-        return 0 < patience <= self.plateau.since
 
 
 class Window(NamedTuple):
@@ -160,7 +153,11 @@ class Window(NamedTuple):
 
 
 def plan_ahead(
-    settings: TrainSettings, done: Done, times: Sequence[float], reserve_s: float
+    settings: TrainSettings,
+    done: Done,
+    times: Sequence[float],
+    reserve_s: float,
+    look_s: float = 0.0,
 ) -> Done:
     """Decide how many steps a phase has, once its first ``WARM_UP`` steps have been timed.
 
@@ -172,24 +169,26 @@ def plan_ahead(
         done: with the plan so far.
         times: seconds of the newest steps of this phase.
         reserve_s: what must be left of the budget at the end.
+        look_s: what a look at the held-back images takes.
     """
     plan = done.plan
-    inside = done.student_steps
-    if not settings.seconds or plan.total is not None or inside < WARM_UP or not times:
+    if not settings.seconds or plan.total is not None or len(times) < WARM_UP:
         return done
     each = median(times[-WARM_UP:])
     left = settings.seconds - done.seconds - reserve_s
     if plan.autoencoder is None:
         most = max(WARM_UP, int(AUTOENCODER_SHARE * left / each))
         return done._replace(plan=Plan(min(most, AUTOENCODER_MOST), plan.student))
-    steps = inside + max(0, int(left / each))
+    each += look_s / CHECK_STEPS
+    steps = done.student_steps + max(0, int(left / each))
     return done._replace(plan=Plan(plan.autoencoder, min(steps, STUDENT_MOST)))
 
 
 def look_is_due(settings: TrainSettings, done: Done) -> bool:
     """Is it time to look at the held-back images? Not once it has been decided to stop."""
-    undecided = done.plan.total is None or done.stopped_early(settings.patience)
-    if not settings.patience or undecided or done.student_steps <= 0:
+    if not settings.patience or done.plan.total is None or done.plan.anneal is not None:
+        return False
+    if done.student_steps <= 0:
         return False
     return done.student_steps % CHECK_STEPS == 0
 
@@ -197,21 +196,30 @@ def look_is_due(settings: TrainSettings, done: Done) -> bool:
 def after_look(settings: TrainSettings, done: Done, loss: float) -> Done:
     """Take in a look; if nothing has been gained for too long, plan for an end soon.
 
-    A twentieth of the steps is still to come: those at the low rate of section 3.2 ("paper"), or at
-    the end of the cosine ("fast").
+    A tenth of the steps so far is still to come: at a tenth of the rate, as at the end of section
+    3.2 ("paper"), or along a cosine from the present rate to 0 ("fast"). Nothing changes if the end
+    is nearer than that.
     """
-    done = done._replace(plateau=done.plateau.after(loss))
-    if not done.stopped_early(settings.patience) or done.plan.student is None:
+    done, plan = done._replace(plateau=done.plateau.after(loss)), done.plan
+    if done.plateau.since < settings.patience or plan.student is None:
         return done
-    sooner = math.ceil(done.student_steps / ANNEAL)
-    return done._replace(plan=done.plan._replace(student=min(sooner, done.plan.student)))
+    here = done.student_steps
+    sooner = here + max(WARM_UP, math.ceil(ANNEAL_SHARE * here))
+    if sooner >= plan.student:
+        return done
+    rate = rate_at(settings, plan, done.steps)
+    return done._replace(plan=plan._replace(student=sooner, anneal=here, anneal_rate=rate))
 
 
 def rate_at(settings: TrainSettings, plan: Plan, step: int) -> float:
     """The learning rate of a step, counted from 0 over both phases."""
     if settings.method == "paper":
-        dropped = plan.student is not None and step >= int(settings.drop_at * plan.student)
-        return settings.learning_rate * (0.1 if dropped else 1.0)
+        drop = None if plan.student is None else int(settings.drop_at * plan.student)
+        drop = drop if plan.anneal is None else plan.anneal
+        return settings.learning_rate * (0.1 if drop is not None and step >= drop else 1.0)
+    if plan.anneal is not None and plan.student is not None:
+        share = (step - (plan.autoencoder or 0) - plan.anneal) / (plan.student - plan.anneal)
+        return plan.anneal_rate * (1 + math.cos(math.pi * share)) / 2
     if plan.autoencoder is None or step < plan.autoencoder:
         return settings.autoencoder_rate * _cosine(step, plan.autoencoder)
     return settings.learning_rate * _cosine(step - plan.autoencoder, plan.student)

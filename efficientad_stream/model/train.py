@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from efficientad_stream.model.curve import CURVE_FILE, Curve
-from efficientad_stream.model.settings import plan_ahead
+from efficientad_stream.model.settings import WARM_UP, Done, TrainSettings, plan_ahead
 from efficientad_stream.model.trainer import Trainer
 
 FLUSH_STEPS = 10
 """Losses are fetched from the device once in so many steps."""
+RATE_STEPS = 50
+"""The present rate is that of so many steps."""
 
 
 class Progress(NamedTuple):
@@ -22,12 +25,8 @@ class Progress(NamedTuple):
     steps: int | None
     losses: tuple[float, float, float, float]
     steps_per_s: float
-
-    @property
-    def eta_s(self) -> float:
-        """Seconds to go, at the present rate."""
-        left = (self.steps or self.step) - self.step
-        return left / self.steps_per_s if self.steps_per_s else 0.0
+    eta_s: float
+    """Seconds to go: of the budget while it has not decided, then at the present rate."""
 
 
 def train(
@@ -57,8 +56,9 @@ def train(
         ArtifactError: the folder cannot be written.
     """
     settings, earlier = trainer.settings, trainer.done
-    saved = before = begun = time.monotonic()
+    saved = before = time.monotonic()
     times: list[float] = []
+    look_s = 0.0
     with Curve(folder / CURVE_FILE, earlier.steps) as curve:
         while trainer.done.steps != trainer.done.plan.total:
             alone = trainer.autoencoder_phase
@@ -68,7 +68,9 @@ def train(
             steps = trainer.done.steps + 1
             elapsed = earlier.seconds + now - trainer.began
             done = trainer.done._replace(steps=steps, seconds=elapsed)
-            trainer.done = plan_ahead(settings, done, times, reserve_s)
+            if done.plan.autoencoder is not None and len(times) == WARM_UP:
+                look_s = trainer.look_seconds()
+            trainer.done = plan_ahead(settings, done, times, reserve_s, look_s)
             trainer.look()
             if trainer.autoencoder_phase != alone:
                 times.clear()
@@ -76,8 +78,7 @@ def train(
             before = time.monotonic()
             if halt or last or steps % FLUSH_STEPS == 0:
                 newest = curve.flush(steps)
-                rate = (steps - earlier.steps) / (now - begun)
-                report(Progress(steps, trainer.done.plan.total, newest, rate))
+                report(_progress(settings, trainer.done, newest, times, reserve_s))
             if halt or last or now - saved >= settings.checkpoint_s:
                 curve.flush(steps)
                 trainer.save(folder, identity)
@@ -85,3 +86,19 @@ def train(
             if halt and not last:
                 return False
     return True
+
+
+def _progress(
+    settings: TrainSettings,
+    done: Done,
+    newest: tuple[float, float, float, float],
+    times: Sequence[float],
+    reserve_s: float,
+) -> Progress:
+    each = mean(times[-RATE_STEPS:]) if times else 0.0
+    total = done.plan.total
+    if total is None:
+        left = max(0.0, settings.seconds - done.seconds - reserve_s)
+    else:
+        left = (total - done.steps) * each
+    return Progress(done.steps, total, newest, 1 / each if each else 0.0, left)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from efficientad_stream.model.augment import augment
 from efficientad_stream.model.checkpoint import load_checkpoint, save_checkpoint
 from efficientad_stream.model.closed_form import Pair, begin_student, solve_student
 from efficientad_stream.model.features import TeacherFeatures, to_rgb
-from efficientad_stream.model.frames import inspected
+from efficientad_stream.model.frames import blank_of, inspected
 from efficientad_stream.model.losses import JITTER_RANGE, JITTERS, Jitter, Views, jitter, losses
 from efficientad_stream.model.naturals import Naturals
 from efficientad_stream.model.networks import EfficientAD
@@ -45,7 +46,9 @@ SOLVED_IMAGES = 240
 """Good images that the student is begun on, at most."""
 SOLVED_POSITIONS = 32_000
 """Positions of all of them together."""
-SCALING_IMAGES = 6
+SCALING_IMAGES, SCALING_SIDE = 6, 256
+"""Images that the random layers are scaled by, and pixels of each along a side, at most."""
+WINDOW_DRAWS = 10
 
 
 class Trainer:
@@ -113,8 +116,15 @@ class Trainer:
         """See whether the student still gains on good images that it does not learn from."""
         s = self.settings
         if self._held and look_is_due(s, self.done):
-            loss = held_back_loss(self.net, self._held, s.device, bfloat16=s.bfloat16)
-            self.done = after_look(s, self.done, loss)
+            self.done = after_look(s, self.done, self._held_back_loss())
+
+    def look_seconds(self) -> float:
+        """What a look takes, measured; 0 if there will be none."""
+        if not self._held or not self.settings.patience:
+            return 0.0
+        begun = time.monotonic()
+        self._held_back_loss()
+        return time.monotonic() - begun
 
     def save(self, folder: Path, identity: dict[str, str]) -> None:
         """Write a checkpoint into ``folder``."""
@@ -132,6 +142,19 @@ class Trainer:
             rng = np.random.default_rng((self.settings.seed, 1 << 32, epoch))
             self._order = (epoch, rng.permutation(len(self._good)).tolist())
         return self._order[1][place]
+
+    def _held_back_loss(self) -> float:
+        s = self.settings
+        return held_back_loss(self.net, self._held, s.device, self._inspected, bfloat16=s.bfloat16)
+
+    def _good_images(self, drawn: Sequence[int], rng: np.random.Generator) -> Tensor:
+        """Good images as the line may deliver them; what is not inspected stays blank."""
+        images = [augment(self._good[i], self.settings.augment, rng) for i in drawn]
+        blank = blank_of(self.settings.geometry) if self.settings.augment else None
+        if blank is not None:
+            for image in images:
+                cv2.copyTo(blank.grey, blank.hidden, image)
+        return self._rgb(images)
 
     def _rgb(self, images: Sequence[PixelArray]) -> Tensor:
         return to_rgb(images, self.settings.device)
@@ -151,26 +174,30 @@ class Trainer:
 
     def _autoencoder_loss(self, drawn: Sequence[int], rng: np.random.Generator) -> Tensor:
         """Of predicting the descriptors of good images from jittered copies."""
-        wanted = torch.cat([self.features[i] for i in drawn])
-        x = self._jittered(self._rgb([self._good[i] for i in drawn]), rng)
+        good = self._good_images(drawn, rng)
+        wanted = self._described(drawn, self.net.normalise_input(good))
+        x = self._jittered(good, rng)
         x = x.contiguous(memory_format=torch.channels_last)
         with self._precision():
             predicted = self.net.autoencoder(x, (wanted.shape[2], wanted.shape[3]))
         return F.mse_loss(predicted.float(), wanted)
 
+    @torch.no_grad()
+    def _described(self, drawn: Sequence[int], x: Tensor) -> Tensor:
+        """The teacher's descriptors of good images ``x``: those at hand, unless augmented."""
+        if not self.settings.augment:
+            return torch.cat([self.features[i] for i in drawn])
+        with self._precision():
+            return self.net.teach(x).float()
+
     def _paper_view(self, drawn: Sequence[int], rng: np.random.Generator) -> Views:
         """Whole images; all but the augmentation's copy as they are."""
-        images = [augment(self._good[i], self.settings.augment, rng) for i in drawn]
-        good = self._rgb(images)
+        good = self._good_images(drawn, rng)
         x, copy = self.net.normalise_input(good), self._jittered(good, rng)
         natural = self._naturals(rng)
         with torch.no_grad(), self._precision():
             copy_target = self.net.teach(copy).float()
-        if self.settings.augment:
-            with torch.no_grad(), self._precision():
-                target = self.net.teach(x).float()
-        else:
-            target = torch.cat([self.features[i] for i in drawn])
+        target = self._described(drawn, x)
         size = (target.shape[2], target.shape[3])
         with self._precision():
             predicted = self.net.autoencoder(copy, size)
@@ -180,10 +207,9 @@ class Trainer:
     def _window_view(self, drawn: Sequence[int], rng: np.random.Generator) -> Views:
         """Windows of good images for both halves of the student; the autoencoder is finished."""
         geometry, side = self.settings.geometry, self.settings.window
-        there = Window.draw(geometry, side, rng)
+        there = self._window(rng)
         elsewhere = Window.draw(geometry, side, rng)
-        images = [augment(self._good[i], self.settings.augment, rng) for i in drawn]
-        whole = self.net.normalise_input(self._rgb(images))
+        whole = self.net.normalise_input(self._good_images(drawn, rng))
         x = there.of_input(whole)
         natural = self._naturals(rng)
         with self._precision():
@@ -198,6 +224,15 @@ class Trainer:
         counts = self._inspected
         counts = None if counts is None else there.of_output(counts[None, None])[0, 0]
         return Views(x, target, natural, None, target, predicted, counts)
+
+    def _window(self, rng: np.random.Generator) -> Window:
+        """One in which something is inspected, if a few draws find it."""
+        for _ in range(WINDOW_DRAWS):
+            window = Window.draw(self.settings.geometry, self.settings.window, rng)
+            counts = self._inspected
+            if counts is None or window.of_output(counts[None, None]).any():
+                break
+        return window
 
     def _predict(self, x: Tensor) -> Tensor:
         """The autoencoder's output as it inspects: without dropout."""
@@ -217,6 +252,8 @@ class Trainer:
         torch.manual_seed(int(rng.integers(1 << 62)))
         order = rng.permutation(len(self._good))[:SOLVED_IMAGES].tolist()
         some = self.net.normalise_input(self._rgb([self._good[i] for i in order[:SCALING_IMAGES]]))
+        part = Window.draw(self.settings.geometry, SCALING_SIDE, rng)
+        some = part.of_input(some)
         begin_student(self.net.student, self.net.teacher, some)
         positions = -(-SOLVED_POSITIONS // len(order))
         solve_student(
@@ -230,9 +267,7 @@ class Trainer:
     def _pairs(self, order: Sequence[int], rng: np.random.Generator) -> Iterator[Pair]:
         """Good images, with the descriptors and the prediction that the student is to give."""
         for index in order:
-            image = augment(self._good[index], self.settings.augment, rng)
-            x = self.net.normalise_input(self._rgb([image]))
+            x = self.net.normalise_input(self._good_images([index], rng))
             with self._precision():
-                target = self.net.teach(x) if self.settings.augment else self.features[index]
                 predicted = self._predict(x)
-            yield Pair(x, torch.cat([target.float(), predicted], 1))
+            yield Pair(x, torch.cat([self._described([index], x), predicted], 1), self._inspected)

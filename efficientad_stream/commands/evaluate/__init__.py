@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from efficientad_stream.core.errors import ConfigError
 
 MAX_THREADS = 256
+MAX_THRESHOLD = 1e9
 OUTPUTS = ("json", "markdown", "html")
 
 
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--threads {args.threads}: must lie between 0 and {MAX_THREADS}")
     if args.threshold is not None and not math.isfinite(args.threshold):
         raise ConfigError(f"--threshold {args.threshold}: is not a finite number")
+    if abs(args.threshold or 0.0) > MAX_THRESHOLD:
+        raise ConfigError(f"--threshold {args.threshold}: no score comes near {MAX_THRESHOLD:g}")
     for name in OUTPUTS:
         _check_output(name, getattr(args, name))
     from efficientad_stream.commands.evaluate.evaluation import evaluate
@@ -60,3 +64,5 @@ def _check_output(name: str, path: Path | None) -> None:
         raise ConfigError(f"--{name} {path}: is a folder; give a file")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--{name} {path}: cannot be written: no such folder")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigError(f"--{name} {path}: cannot be written: no right to")

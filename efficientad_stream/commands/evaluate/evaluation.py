@@ -25,8 +25,9 @@ from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.core.types import Policy
 from efficientad_stream.model.artifact import load_recipe, read_recipe_file
 from efficientad_stream.model.corruptions import CORRUPTIONS
-from efficientad_stream.model.data import spread
+from efficientad_stream.model.data import read_image, spread
 from efficientad_stream.model.dataset import Dataset, find_datasets
+from efficientad_stream.model.layouts.labelled import Labelled
 from efficientad_stream.model.memory import keep_freed_memory
 
 SATURATING = "MVTec LOCO"
@@ -73,10 +74,18 @@ def _tasks(root: Path, recipe: Path) -> list[Task]:
     return tasks
 
 
+def _check_masks(items: Sequence[Labelled]) -> None:
+    """Raise ArtifactError for a mask that cannot be read, before hours are spent on scoring."""
+    for item in items:
+        for path in item.masks:
+            read_image(path, 1)
+
+
 def _measure(task: Task, args: argparse.Namespace) -> Product:
     loaded = load_recipe(task.recipe)
     items = task.dataset.items
     items = [items[index] for index in spread(len(items), args.limit)]
+    _check_masks(items)
     threshold = loaded.recipe.threshold.value if args.threshold is None else args.threshold
     gallery = Gallery(threshold, loaded.recipe.geometry.channels)
     corruptions = CORRUPTIONS if args.corruptions else ()

@@ -43,7 +43,7 @@ def figures(scoring: Scoring, threshold: float, *, saturating: bool) -> Report:
         "invalid": len(scored) - len(_valid(scored)),
         "per_defect": per_defect,
     }
-    if saturating:
+    if saturating and len(per_defect) > 1:  # one of two kinds alone has no mean
         report["mean_of_kinds"] = mean(list(per_defect.values()), AREAS)
     if scoring.corrupted:
         report["corruptions"] = _corruptions(scoring, threshold)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from efficientad_stream.backends.torch_cpu import TorchCpuBackend
-from efficientad_stream.core.errors import EfficientADError
+from efficientad_stream.core.errors import ConfigError, EfficientADError
 from efficientad_stream.core.localisation import PixelCurves
 from efficientad_stream.core.placement import over_frame
 from efficientad_stream.core.recipe import Geometry
@@ -28,13 +28,15 @@ from efficientad_stream.core.types import (
 )
 from efficientad_stream.model.artifact import LoadedRecipe
 from efficientad_stream.model.corruptions import Corruption
-from efficientad_stream.model.data import read_image
+from efficientad_stream.model.data import memory_budget, read_image
 from efficientad_stream.model.dataset import read_regions
 from efficientad_stream.model.layouts.labelled import Labelled
 from efficientad_stream.runtime.active import Active, ActiveRef
 from efficientad_stream.runtime.pipeline import inspect
 
 SAY_EVERY_S = 10.0
+BYTES_PER_PIXEL = 8
+"""What the curves keep of a map, and take again when they are measured."""
 
 OnMap = Callable[["Scored", MapArray], None]
 """Told of each clean image and its map at the networks' resolution."""
@@ -85,9 +87,11 @@ def score_all(
 
     Raises:
         ArtifactError: an image or a mask cannot be read.
+        ConfigError: the maps are more than memory has room for.
     """
     result = Scoring(corrupted={corruption.name: [] for corruption in corruptions})
     into = [result.clean, *result.corrupted.values()]
+    room = memory_budget()
     begun = said = time.monotonic()
     backend = TorchCpuBackend(loaded, threads, maps=True)
     try:
@@ -100,6 +104,12 @@ def score_all(
             into[variant].append(scored)
             if variant == 0:
                 _look_at_map(result.curves, scored, inspection, on_map)
+                room -= inspection.meta.height * inspection.meta.width * BYTES_PER_PIXEL
+                if room < 0:
+                    raise ConfigError(
+                        f"--dataset: the maps of the first {index + 1} of {len(items)} images fill "
+                        f"the memory; give --limit {index}"
+                    )
             if time.monotonic() - said >= SAY_EVERY_S:
                 said = time.monotonic()
                 print(f"{index + 1}/{len(items)}", file=sys.stderr)
@@ -153,7 +163,7 @@ def _frame(item: Labelled, pixels: PixelArray, number: int) -> Frame:
 def _look_at_map(
     curves: PixelCurves, scored: Scored, inspection: Inspection, on_map: OnMap
 ) -> None:
-    """The map over its frame; what the networks do not see is as unsuspicious as anything in it."""
+    """The map over its frame, its border 0 as in the paper; outside of a region its minimum."""
     scores, item, place = inspection.scores, scored.item, inspection.placement
     if scores is None or scores.anomaly_map is None or place is None:
         return
