@@ -111,6 +111,7 @@ def make_source(config: settings.SourceConfig, recipe: Recipe) -> Source:
             f"{'grey' if wanted else 'colour'} frames; set source.grey: {str(wanted).lower()}, or "
             "use a recipe for this camera"
         )
+    _check_size(config, recipe)
     source = _source(config)
     try:
         source.open()
@@ -119,6 +120,19 @@ def make_source(config: settings.SourceConfig, recipe: Recipe) -> Source:
     finally:
         source.close()
     return source
+
+
+def _check_size(config: settings.SourceConfig, recipe: Recipe) -> None:
+    """Raise ConfigError if a source of a known size can never fit a recipe for another."""
+    frame = recipe.geometry.frame
+    if frame is None or not isinstance(config, settings.SimulatedSource | settings.V4l2Source):
+        return
+    if (config.height, config.width) != frame:
+        raise ConfigError(
+            f"source.width, source.height: {config.width} x {config.height}, but recipe "
+            f"{recipe.name!r} (region, mask or letterbox) is for frames of {frame[1]} x "
+            f"{frame[0]} pixels"
+        )
 
 
 def _source(config: settings.SourceConfig) -> Source:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from efficientad_stream.core.errors import ConfigError
@@ -29,6 +31,13 @@ def parse_duration(option: str, text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"{option} {text}: not a duration; say 90s, 30m or 2h")
     return seconds
+
+
+def given_path(text: str) -> Path:
+    """The path that an argument names; an empty one is an unset variable, not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path")
+    return Path(text)
 
 
 class StopFlag:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
-from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker, parse_duration
+from efficientad_stream.longwork import (
+    INTERRUPTED,
+    StopFlag,
+    Ticker,
+    given_path,
+    parse_duration,
+)
 
 if TYPE_CHECKING:
     from efficientad_stream.model.distill import Distillation, DistillSettings
@@ -19,9 +25,11 @@ SAVE_EVERY_S = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command; defaults are the paper's (section 3.1) where it names them."""
-    parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True, help="teacher file, .safetensors")
-    parser.add_argument("--from", type=Path, dest="start", help="begin as this teacher; S or same")
+    parser.add_argument("--images", type=given_path, required=True, help="folder of photographs")
+    parser.add_argument("--out", type=given_path, required=True, help="teacher file, .safetensors")
+    parser.add_argument(
+        "--from", type=given_path, dest="start", help="begin as this teacher"
+    )
     parser.add_argument(
         "--targets", choices=("mixed", "deep"), default="mixed", help="deep: of stride 16 only"
     )

@@ -12,7 +12,13 @@ from efficientad_stream.core.errors import ArtifactError, ConfigError
 from efficientad_stream.core.geometry import FITS, Geometry
 from efficientad_stream.core.placement import Rect
 from efficientad_stream.core.recipe import NAME, NAME_RULE, Recipe
-from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker, parse_duration
+from efficientad_stream.longwork import (
+    INTERRUPTED,
+    StopFlag,
+    Ticker,
+    given_path,
+    parse_duration,
+)
 
 if TYPE_CHECKING:
     from efficientad_stream.model.job import TrainJob
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 1024
+MAX_STEPS = 100_000_000
 PAPER_STEPS = 70_000
 DEFAULT_BUDGET = "30m"
 DEFAULT_PATIENCE = 4
@@ -28,11 +35,16 @@ DEFAULT_PATIENCE = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command; the defaults are the paper's where it names them."""
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="good parts: a folder of images, or a video")
+    add(
+        "--images",
+        type=given_path,
+        required=True,
+        help="good parts: a folder, or a video",
+    )
     add("--frames", default="", help="of a video: START:STOP or START:STOP:STEP, e.g. 0:400:2")
     add("--natural", help="photographs for the penalty (section 3.2): a folder, or builtin: drawn")
     add("--no-penalty", action="store_true", help="train without photographs: detects less")
-    add("--out", type=Path, required=True, help="folder of the recipe")
+    add("--out", type=given_path, required=True, help="folder of the recipe")
     add("--name", default="", help="of the recipe; default: the folder's name")
     add("--revision", type=int, default=1)
     add("--size", choices=("S", "M"), default="S")
@@ -41,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--exposure", choices=("level", "as_is"), default="level", help="level: same brightness")
     add("--fit", choices=FITS, default="stretch", help="how a frame is brought to the input size")
     add("--region", default="", help="look at X,Y,WIDTH,HEIGHT of the frame only, in pixels")
-    add("--mask", type=Path, help="picture of the frame's size; what is black is not inspected")
+    add(
+        "--mask",
+        type=given_path,
+        help="picture as large as a frame; black: not inspected",
+    )
     add("--method", choices=("fast", "paper"), default="fast", help="paper: as published, slow")
     add("--time-budget", default="", help="e.g. 30m or 2h, in place of --steps; default 30m")
     add("--steps", type=int, help="of the student; default of --method paper: 70000")
@@ -55,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--augment", default="none", help="all, none, or of gain,gamma,blur,shift,noise")
     add("--batch", type=int, default=1, help="good images a step")
     add("--seed", type=int, default=0)
-    add("--teacher", type=Path, help="teacher file; default: the one that comes with the package")
+    add(
+        "--teacher",
+        type=given_path,
+        help="teacher file; default: the package's own",
+    )
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--limit", type=int, default=0, help="use only so many good images, evenly spread")
@@ -71,8 +91,12 @@ def run(args: argparse.Namespace) -> int:
 
     keep_freed_memory()
     reporter = Reporter()
-    with StopFlag() as stop:
-        recipe = make_recipe(job, Listener(reporter.say, reporter.report, stop.asked))
+    try:
+        with StopFlag() as stop:
+            recipe = make_recipe(job, Listener(reporter.say, reporter.report, stop.asked))
+    except KeyboardInterrupt:
+        reporter.say("stopped at once, without saving")
+        raise
     if recipe is None:
         reporter.say(f"stopped after step {reporter.step}; the same command goes on from there")
         return INTERRUPTED
@@ -84,8 +108,8 @@ def check(args: argparse.Namespace) -> None:
     """Raise ConfigError for what can be seen to be wrong before anything is read."""
     for name in ("steps", "autoencoder_steps", "batch", "revision"):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+        if value is not None and not 1 <= value <= MAX_STEPS:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be 1 to {MAX_STEPS}")
     for name in ("limit", "patience"):
         if (getattr(args, name) or 0) < 0:
             raise ConfigError(f"--{name} {getattr(args, name)}: must not be negative")
@@ -141,6 +165,8 @@ def parse_natural(text: str | None) -> Path | Literal["builtin"] | None:
     """A folder of photographs, unless it is "builtin"; a folder of that name is ./builtin."""
     if text is None or text == "builtin":
         return "builtin" if text else None
+    if not text:
+        raise ConfigError("--natural: is empty; give a folder of photographs, or builtin")
     return Path(text)
 
 
@@ -175,9 +201,15 @@ def _job(args: argparse.Namespace) -> TrainJob:
     from efficientad_stream.model.video import parse_frames
 
     frames = parse_frames(args.frames) if args.frames else None
-    geometry = make_geometry(
-        plain, args.images, frames, fit=args.fit, region=region, mask=args.mask
-    )
+    try:
+        geometry = make_geometry(
+            plain, args.images, frames, fit=args.fit, region=region, mask=args.mask
+        )
+    except ArtifactError as error:
+        if not str(error).startswith("input.region: "):
+            raise
+        reason = str(error).removeprefix("input.region: ")
+        raise ConfigError(f"--region {args.region}: {reason}") from error
     return TrainJob(
         images=args.images,
         natural=parse_natural(args.natural),

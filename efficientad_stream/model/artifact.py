@@ -92,6 +92,9 @@ def save_recipe(folder: Path, recipe: Recipe, net: EfficientAD) -> Recipe:
         final = replace(final, geometry=with_mask(recipe.geometry, mask))
         write_atomically(folder / MASK_FILE, mask_bytes(mask))
     text = strict_yaml.dump(recipe_to_mapping(final))
+    recipe_from_mapping(
+        strict_yaml.parse(text.encode()).value
+    )  # or it is not written
     write_atomically(folder / MODEL_FILE, data)
     write_atomically(folder / RECIPE_FILE, text.encode())
     return final
@@ -120,6 +123,10 @@ def load_recipe(folder: Path) -> LoadedRecipe:
             the file and what to do.
     """
     recipe = read_recipe_file(folder)
+    if (folder / MASK_FILE).exists() and not recipe.geometry.mask_sha256:
+        raise ArtifactError(
+            f"{folder}: holds {MASK_FILE}, but {RECIPE_FILE} has no input.mask_sha256; {AGAIN}"
+        )
     if recipe.geometry.mask_sha256:
         data = read_vouched(folder / MASK_FILE, recipe.geometry.mask_sha256, RECIPE_FILE)
         recipe = replace(recipe, geometry=known_mask(recipe.geometry, data, folder / MASK_FILE))

@@ -17,6 +17,20 @@ from efficientad_stream.model.plateau import Plateau
 from efficientad_stream.model.settings import Done, Plan
 
 KIND = "training checkpoint"
+OPTIONS = {
+    "bfloat16": "precision",
+    "seconds": "time-budget",
+    "height": "input",
+    "width": "input",
+    "channels": "grey",
+    "frame": "region, --mask or --fit",
+    "mask_sha256": "mask",
+    "good images": "images",
+    "photographs": "natural",
+}
+"""What a user says it with, where that is called otherwise."""
+TELLING = frozenset({"size", "steps", "batch", "seed", "device", "method", "autoencoder_steps"})
+"""What can be shown as it was said."""
 DAMAGED = "is damaged or of another version; delete it to begin anew"
 
 
@@ -91,9 +105,11 @@ def _same(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None
     """Raise ArtifactError unless both runs are the same."""
     for key, value in now.items():
         if before.get(key) != value:
+            option = OPTIONS.get(key, key.replace("_", "-"))
+            values = f" ({before.get(key)}, not {value})" if key in TELLING else ""
             raise ArtifactError(
-                f"{path}: belongs to a training with {key} {before.get(key)}, not {value}; "
-                "resume with the same arguments, or begin anew in another folder"
+                f"{path}: belongs to a training with another --{option}{values}; resume with the "
+                "same arguments, or begin anew in another folder"
             )
 
 

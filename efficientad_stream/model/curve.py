@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,13 +32,22 @@ class Curve:
             raise ArtifactError(f"{path}: cannot be written: {error.strerror}") from error
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(CURVE_COLUMNS)
+        self._path = path
         self._file.writelines(line + "\n" for line in lines)
+        self._flush()
 
     def __enter__(self) -> Curve:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written has been said by ``flush``
+            self._file.close()
+
+    def _flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise ArtifactError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def add(self, row: Tensor) -> None:
         """Take note of a step's losses without waiting for the device."""
@@ -48,6 +58,7 @@ class Curve:
 
         Raises:
             FatalError: a loss is not a number.
+            ArtifactError: the disk is full.
         """
         if self._waiting:
             rows = torch.stack(self._waiting).cpu()
@@ -55,7 +66,7 @@ class Curve:
             self._waiting.clear()
             for offset, row in enumerate(rows.tolist()):
                 self._writer.writerow([first + offset, *(f"{value:.6g}" for value in row)])
-            self._file.flush()
+            self._flush()
             if not torch.isfinite(rows).all():
                 raise FatalError(
                     f"the loss is no longer a number before step {steps}; begin anew with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from efficientad_stream.model.artifact import (
 )
 from efficientad_stream.model.calibrate import Calibration, calibrate, scoring_seconds, split
 from efficientad_stream.model.data import GoodImages, Subset, load_good
+from efficientad_stream.model.files import clear_leftovers, exclusive
 from efficientad_stream.model.frames import inspected
 from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.naturals import NaturalImages, Naturals
@@ -111,7 +113,14 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
         ConfigError: the job cannot be done as asked.
         FatalError: the loss is no longer a number.
     """
+    _make_folder(job.out)
+    with exclusive(job.out):
+        return _make_recipe(job, listener)
+
+
+def _make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     say = listener.say
+    clear_leftovers(job.out)
     refuse_overwrite(job.out)
     teacher = load_teacher(job.teacher) if job.teacher else default_teacher(job.size)
     good = load_good(job.images, job.geometry, job.frames, job.limit)
@@ -128,7 +137,6 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
         "good images": good.digest,
         "photographs": natural.digest if natural else "none",
     }
-    _make_folder(job.out)
     say(_plan(trainer.settings, len(learn), len(held), natural))
     if not _learn(trainer, unseen, job.out, identity, listener):
         return None
@@ -185,8 +193,14 @@ def _plan(settings: TrainSettings, learn: int, held: int, natural: Naturals | No
     return (
         f"{learn} good images to learn from, {held} held back, "
         f"{len(natural) if natural else 'no'} images for the penalty; {steps} on "
-        f"{settings.device} in {kind}"
+        f"{settings.device} in {kind}{_share(settings.geometry)}"
     )
+
+
+def _share(geometry: Geometry) -> str:
+    """How much of the input counts, if not all of it."""
+    counts = inspected(geometry)
+    return "" if counts is None else f"; {100 * counts.mean():.0f} % of the input is inspected"
 
 
 def _learn(
@@ -214,7 +228,7 @@ def _save(
     choice = ThresholdChoice(
         value=found.tail.threshold,
         method=f"good_tail(false_rejects={job.false_rejects:g})",
-        data=f"scores of {len(found.scores)} held-back good parts of {job.images.name}",
+        data=f"scores of {len(found.scores)} held-back good parts of {_shown(job.images)}",
         good_parts=len(found.scores),
     )
     recipe = Recipe(
@@ -254,7 +268,7 @@ def _notes(
         "device": trainer.settings.device,
         "precision": "bf16" if trainer.settings.bfloat16 else "fp32",
         "teacher_sha256": teacher.sha256,
-        "images": job.images.name + (f" {job.frames}" if job.frames else ""),
+        "images": _shown(job.images) + (f" {job.frames}" if job.frames else ""),
         "good_images": len(good),
         "good_images_sha256": good.digest,
         "held_back": len(found.scores),
@@ -268,6 +282,12 @@ def _penalty(job: TrainJob) -> str:
     if job.natural == "builtin":
         return "procedural images"
     return "natural images" if job.natural else "none"
+
+
+def _shown(path: Path) -> str:
+    """The last part of a path for people: what is no text is escaped."""
+    text = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _user() -> str:

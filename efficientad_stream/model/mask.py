@@ -17,6 +17,10 @@ from efficientad_stream.model.data import list_images, read_image
 from efficientad_stream.model.frames import inspected
 from efficientad_stream.model.video import VIDEO_SUFFIXES, FrameRange, video_frames
 
+LIGHT = 128
+"""From this value on, of any colour, a pixel of a drawn mask is inspected."""
+OPAQUE = 255
+
 
 def mask_bytes(mask: NDArray[np.bool_]) -> bytes:
     """``mask`` (true where it is inspected) as a PNG: 255 there, else 0."""
@@ -53,18 +57,22 @@ def _as_mask(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """The mask that a user has drawn: false where all colours are 0.
+    """The mask that a user has drawn: false where all colours are in the darker half.
+
+    So what a JPEG makes of black is still black.
 
     Raises:
-        ArtifactError: it cannot be read, or has more than eight bits a colour, of which the lower
-            ones would be lost, and what is nearly black be taken for black.
+        ArtifactError: it cannot be read, has more than eight bits a colour, of which the lower
+            ones would be lost, or is transparent somewhere, which could mean either.
     """
     read_image(path, 3)  # says what is wrong with the file
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.dtype != np.uint8:
         raise ArtifactError(f"{path}: is no picture of eight bits a colour; save it as one")
-    colours = np.asarray(picture, np.uint8).reshape(*picture.shape[:2], -1)[..., :3]
-    return _as_mask(np.asarray(colours.max(2), np.uint8))
+    planes = np.asarray(picture, np.uint8).reshape(*picture.shape[:2], -1)
+    if planes.shape[2] == 4 and (planes[..., 3] < OPAQUE).any():
+        raise ArtifactError(f"{path}: is transparent in places; save it black and white")
+    return _as_mask(np.asarray(planes[..., :3].max(2) >= LIGHT, np.uint8))
 
 
 def with_mask(geometry: Geometry, mask: NDArray[np.bool_]) -> Geometry:

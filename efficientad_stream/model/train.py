@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.model.curve import CURVE_FILE, Curve
 from efficientad_stream.model.settings import WARM_UP, Done, TrainSettings, plan_ahead
 from efficientad_stream.model.trainer import Trainer
@@ -81,7 +83,8 @@ def train(
                 report(_progress(settings, trainer.done, newest, times, reserve_s))
             if halt or last or now - saved >= settings.checkpoint_s:
                 curve.flush(steps)
-                trainer.save(folder, identity)
+                with suppress(ArtifactError) if last else nullcontext():  # the recipe may still fit
+                    trainer.save(folder, identity)
                 saved = now
             if halt and not last:
                 return False

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from efficientad_stream.core.errors import ConfigError
+from efficientad_stream.longwork import given_path
 
 MAX_THREADS = 256
 MAX_THRESHOLD = 1e9
@@ -19,22 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--dataset",
-        type=Path,
+        type=given_path,
         required=True,
         help="folder in the layout of MVTec AD, MVTec LOCO or VisA, or one that holds the folders "
         "good and <defect>, or one that holds several such categories",
     )
     add(
         "--recipe",
-        type=Path,
+        type=given_path,
         required=True,
         help="folder of the recipe; for several categories, of recipes of the same names",
     )
     add("--threshold", type=float, help="judge by this one instead of the recipe's")
     add("--corruptions", action="store_true", help="also under changed light, focus, position, ...")
-    add("--json", type=Path, help="write everything, a score for each image included")
-    add("--markdown", type=Path, help="write the tables for a report")
-    add("--html", type=Path, help="write a page with the worst escapes and false rejects")
+    add("--json", type=given_path, help="write everything, a score for each image included")
+    add("--markdown", type=given_path, help="write the tables for a report")
+    add("--html", type=given_path, help="write a page with the worst escapes and false rejects")
     add("--limit", type=int, default=0, help="score only so many images, evenly spread")
     add("--threads", type=int, default=0, help="of PyTorch; 0: one a core")
 
@@ -49,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--threshold {args.threshold}: is not a finite number")
     if abs(args.threshold or 0.0) > MAX_THRESHOLD:
         raise ConfigError(f"--threshold {args.threshold}: no score comes near {MAX_THRESHOLD:g}")
+    paths = [path for name in OUTPUTS if (path := getattr(args, name)) is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("--json, --markdown and --html: give each a file of its own")
     for name in OUTPUTS:
         _check_output(name, getattr(args, name))
     from efficientad_stream.commands.evaluate.evaluation import evaluate
