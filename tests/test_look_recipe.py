@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -27,6 +28,7 @@ from efficientad_stream.core.sequencer import Start
 from efficientad_stream.core.types import Frame, FrameMeta, Inspection, PixelArray, Policy, Reason
 from efficientad_stream.model.artifact import (
     MASK_FILE,
+    MODEL_FILE,
     RECIPE_FILE,
     LoadedRecipe,
     LoadedTeacher,
@@ -40,7 +42,7 @@ from efficientad_stream.model.calibrate import calibrate, split
 from efficientad_stream.model.data import list_images, read_image
 from efficientad_stream.model.features import to_rgb
 from efficientad_stream.model.frames import BLANK, blank_of, inspected, prepare
-from efficientad_stream.model.mask import mask_bytes, with_mask
+from efficientad_stream.model.mask import mask_bytes, read_mask, with_mask
 from efficientad_stream.model.networks import PDN, EfficientAD
 from efficientad_stream.model.plateau import held_back_loss
 from efficientad_stream.model.settings import Method, TrainSettings, Window
@@ -386,6 +388,31 @@ def test_a_mask_that_was_tampered_with_or_lost_is_refused(
     assert "\n" not in str(error.value)
 
 
+def test_a_mask_that_nothing_vouches_for_is_refused(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "r"))
+    text = (folder / RECIPE_FILE).read_text()
+    kept = [line for line in text.splitlines() if "mask_sha256" not in line]
+    (folder / RECIPE_FILE).write_text("\n".join(kept) + "\n")
+    with pytest.raises(ArtifactError, match=r"holds mask\.png, but recipe\.yaml has no"):
+        load_recipe(folder)
+
+
+@pytest.mark.parametrize("name", [MASK_FILE, MODEL_FILE])
+def test_a_pipe_in_the_place_of_a_file_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "r"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ArtifactError, match="is not an ordinary file"):
+        load_recipe(folder)
+
+
+def test_a_dark_grey_of_a_drawn_mask_is_black(tmp_path: Path) -> None:
+    picture = np.full((40, 60), 255, np.uint8)
+    picture[:20] = 9
+    cv2.imwrite(str(tmp_path / "m.png"), picture)
+    assert np.array_equal(read_mask(tmp_path / "m.png"), picture == 255)
+
+
 @pytest.mark.parametrize(
     ("picture", "complaint"),
     [
@@ -417,12 +444,17 @@ def test_a_mask_that_is_vouched_for_and_still_wrong(
     [
         (("--region", "1,2,3"), 2, "--region 1,2,3: give X,Y,WIDTH,HEIGHT"),
         (("--region", "0,0,-5,9"), 2, "--region 0,0,-5,9: give"),
-        (("--region", "100,0,161,150"), 3, "161 x 150 pixels from (100, 0) do not lie in a frame"),
-        (("--region", "0,0,0,9"), 3, "0 x 9 pixels from (0, 0) do not lie"),
+        (
+            ("--region", "100,0,161,150"),
+            2,
+            "--region 100,0,161,150: 161 x 150 pixels from",
+        ),
+        (("--region", "0,0,0,9"), 2, "--region 0,0,0,9: 0 x 9 pixels from (0, 0) do not lie"),
         (("--fit", "squeeze"), 2, "invalid choice: 'squeeze'"),
         (("--mask", "/nowhere.png"), 3, "/nowhere.png: cannot be read"),
         (("--mask", "{root}/deep.png"), 3, "deep.png: is no picture of eight bits a colour"),
         (("--mask", "{root}/black.png"), 3, "black.png: the mask leaves nothing to inspect"),
+        (("--mask", "{root}/glass.png"), 3, "glass.png: is transparent in places"),
         (("--mask", "{root}/small.png"), 3, "small.png: has 9 x 8 pixels, the frames of"),
         (("--fit", "letterbox", "--images", "{root}/mixed"), 3, "12.png: frame has 9 x 8 pixels"),
     ],
@@ -436,6 +468,7 @@ def test_what_cannot_be_looked_at_is_said_in_one_line(
     cv2.imwrite(str(images / "black.png"), np.zeros(SIZE, np.uint8))
     cv2.imwrite(str(images / "small.png"), np.full((8, 9), 255, np.uint8))
     cv2.imwrite(str(images / "deep.png"), np.full(SIZE, 100, np.uint16))
+    cv2.imwrite(str(images / "glass.png"), np.full((*SIZE, 4), (255, 255, 255, 0), np.uint8))
     mixed = images / "mixed"
     shutil.copytree(images / "good", mixed, dirs_exist_ok=True)
     cv2.imwrite(str(mixed / "12.png"), np.full((8, 9), 255, np.uint8))

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from efficientad_stream.core.recipe import Quantiles
+from efficientad_stream.model.folded import FoldedEfficientAD
 from efficientad_stream.model.networks import (
     PDN,
     Autoencoder,
     EfficientAD,
-    FoldedEfficientAD,
     Maps,
     Size,
     decoder_sizes,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import Policy, Reason
 from efficientad_stream.model.artifact import load_recipe, save_teacher
 from efficientad_stream.model.dataset import find_datasets
+from efficientad_stream.model.files import exclusive
 from efficientad_stream.model.networks import PDN
 
 SMALL = ["--input", "128", "--precision", "fp32"]
@@ -161,6 +164,39 @@ def test_evaluate_says_why_an_image_has_no_score(
     assert capsys.readouterr().err == "blot/0.png: its score is not a number\n"
 
 
+def test_a_folder_is_for_one_training_and_leftovers_are_cleared(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r"
+    out.mkdir()
+    left = out / ".checkpoint.safetensors.abcd1234"
+    left.write_bytes(b"half")
+    with exclusive(out):
+        assert main(train_arguments(dataset, out, "--steps", "1")) == 2
+    assert "another training is writing here" in capsys.readouterr().err
+    assert left.exists()
+    assert main(train_arguments(dataset, out, "--steps", "1", "--limit", "9")) == 3
+    assert not left.exists()
+    assert not out.exists()
+
+
+def test_a_folder_whose_name_is_no_text(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"by\xffte\x1b")
+    shutil.copytree(dataset / "train" / "good", folder)
+    out = tmp_path / "r"
+    more = ("--images", str(folder), "--steps", "1", "--autoencoder-steps", "1")
+    assert main(train_arguments(dataset, out, *more)) == 0
+    assert load_recipe(out).recipe.training["images"] == "by\\xffte\\x1b"
+
+
+def test_reports_need_files_of_their_own(
+    dataset: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--json", str(tmp_path / "r"), "--html", str(tmp_path / "r")]
+    assert main(["evaluate", "--dataset", str(dataset), "--recipe", str(recipe), *both]) == 2
+    assert "give each a file of its own" in capsys.readouterr().err
+
+
 def test_an_interrupted_training_goes_on_with_the_same_command(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -189,7 +225,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
 @pytest.mark.parametrize(
     "case",
     [
-        (("--steps", "0"), 2, "--steps 0: must be 1 or more"),
+        (("--steps", "0"), 2, "--steps 0: must be 1 to 100000000"),
         (("--limit", "-1"), 2, "--limit -1: must not be negative"),
         (("--patience", "-1"), 2, "--patience -1: must not be negative"),
         (("--p-hard", "1"), 2, "--p-hard 1.0: must lie between 0 and 1"),
@@ -216,6 +252,9 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
         (("--teacher", "/nowhere"), 3, "/nowhere: cannot be read"),
         (("--out", "/proc/no/recipe"), 2, "--out /proc/no/recipe: cannot be made"),
         (("--out", "{recipe}"), 3, "holds a recipe already"),
+        (("--images", ""), 2, "argument --images: is empty; give a path"),
+        (("--natural", ""), 2, "--natural: is empty; give a folder of photographs, or builtin"),
+        (("--images", "{flat}"), 3, "flat: the good images show one colour and nothing else"),
         (("--precision", "fp8"), 2, "invalid choice: 'fp8'"),
     ],
 )
@@ -227,7 +266,11 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     case: tuple[tuple[str, ...], int, str],
 ) -> None:
     more, code, complaint = case
-    filled = [part.format(recipe=recipe) for part in more]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index in range(12):
+        cv2.imwrite(str(flat / f"{index}.png"), np.full((140, 150, 3), 90, np.uint8))
+    filled = [part.format(recipe=recipe, flat=flat) for part in more]
     assert main(train_arguments(dataset, tmp_path / "r", *filled)) == code
     error = capsys.readouterr().err
     assert complaint in error

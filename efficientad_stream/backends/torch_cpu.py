@@ -11,8 +11,9 @@ import torch
 from efficientad_stream.core.errors import FatalError
 from efficientad_stream.core.types import PixelArray, Scores
 from efficientad_stream.model.artifact import LoadedRecipe
+from efficientad_stream.model.folded import FoldedEfficientAD
 from efficientad_stream.model.frames import check_format, inspected, prepare
-from efficientad_stream.model.networks import FoldedEfficientAD, channels_last
+from efficientad_stream.model.networks import channels_last
 
 Submitted = tuple[PixelArray, ...]
 """The ticket: the frames themselves; the processor scores them when they are collected."""

@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command; defaults are the paper's (section 3.1) where it names them."""
     parser.add_argument("--images", type=given_path, required=True, help="folder of photographs")
     parser.add_argument("--out", type=given_path, required=True, help="teacher file, .safetensors")
-    parser.add_argument(
-        "--from", type=given_path, dest="start", help="begin as this teacher"
-    )
+    parser.add_argument("--from", type=given_path, dest="start", help="begin as this teacher")
     parser.add_argument(
         "--targets", choices=("mixed", "deep"), default="mixed", help="deep: of stride 16 only"
     )

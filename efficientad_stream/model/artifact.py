@@ -92,9 +92,7 @@ def save_recipe(folder: Path, recipe: Recipe, net: EfficientAD) -> Recipe:
         final = replace(final, geometry=with_mask(recipe.geometry, mask))
         write_atomically(folder / MASK_FILE, mask_bytes(mask))
     text = strict_yaml.dump(recipe_to_mapping(final))
-    recipe_from_mapping(
-        strict_yaml.parse(text.encode()).value
-    )  # or it is not written
+    recipe_from_mapping(strict_yaml.parse(text.encode()).value)  # or it is not written
     write_atomically(folder / MODEL_FILE, data)
     write_atomically(folder / RECIPE_FILE, text.encode())
     return final

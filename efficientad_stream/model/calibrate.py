@@ -19,10 +19,10 @@ from efficientad_stream.core.calibration import GoodTail, QuantileCollector, thr
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.core.recipe import Quantiles
 from efficientad_stream.core.types import PixelArray
+from efficientad_stream.model.folded import FoldedEfficientAD
 from efficientad_stream.model.networks import (
     MAP_GAIN,
     EfficientAD,
-    FoldedEfficientAD,
     Maps,
     normalise_maps,
 )

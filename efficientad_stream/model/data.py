@@ -22,6 +22,8 @@ from efficientad_stream.model.frames import prepare
 from efficientad_stream.model.video import VIDEO_SUFFIXES, FrameRange, video_frames
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SMALLEST_RANGE = 3
+"""Grey values between the darkest and the brightest pixel, below which an image shows nothing."""
 FEWEST_GOOD = 10
 """Below this neither a student nor a threshold comes out of it."""
 
@@ -136,14 +138,16 @@ def load_good(
         limit: if not 0, only so many, evenly spread.
 
     Raises:
-        ArtifactError: fewer than ten, or any of them unreadable.
+        ArtifactError: fewer than ten, any of them unreadable, or all of one colour.
         ConfigError: a frame range for a folder.
     """
     sizes: set[tuple[int, int]] = set()
     digest = hashlib.sha256()
+    ranges = [0]
 
     def take(image: PixelArray) -> PixelArray:
         prepared = prepare(image, geometry)
+        ranges.append(int(np.ptp(prepared.reshape(-1, 3), axis=0).max()))
         sizes.add((image.shape[1], image.shape[0]))
         digest.update(prepared.data)
         return prepared
@@ -171,6 +175,11 @@ def load_good(
         raise ArtifactError(
             f"{source}: {len(images)} good images are too few to learn from; give at least "
             f"{FEWEST_GOOD}, better 100 or more"
+        )
+    if max(ranges) < SMALLEST_RANGE:
+        raise ArtifactError(
+            f"{source}: the good images show one colour and nothing else; is the lens cap on, or "
+            "the region wrong?"
         )
     return GoodImages(images, frozenset(sizes), digest.hexdigest(), is_video)
 

@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.core.types import PixelArray
 from efficientad_stream.model.networks import TEACHER_CHANNELS, EfficientAD
 
 CACHE_BYTES = 2 << 30
 """The descriptors of all good images are kept if they are no larger; fixed, so that what is kept,
 and with it the last bit of the result, does not depend on who else uses the machine."""
-FLAT = 1e-3
-"""Deviation of the liveliest channel below which the images show nothing."""
 SMALLEST_STD = 1e-6
 """A teacher channel that never changes on good parts must not be divided by zero."""
 
@@ -82,9 +79,6 @@ class TeacherFeatures:
 
         Returns:
             False if ``stop`` said so before the end.
-
-        Raises:
-            ArtifactError: the images are of one colour all over.
         """
         sums = torch.zeros(2, TEACHER_CHANNELS, dtype=torch.float64)
         positions, begun = 0, time.monotonic()
@@ -100,10 +94,5 @@ class TeacherFeatures:
         mean, square = sums / positions
         self._net.mean.copy_(mean)
         deviation = (square - mean.square()).clamp_min(0).sqrt()
-        if float(deviation.max()) < FLAT:
-            raise ArtifactError(
-                "the good images show one colour and nothing else, where they are inspected; there "
-                "is nothing to learn from"
-            )
         self._net.std.copy_(deviation.clamp_min(SMALLEST_STD))
         return True

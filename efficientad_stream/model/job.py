@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,6 +32,7 @@ from efficientad_stream.model.losses import P_HARD
 from efficientad_stream.model.naturals import NaturalImages, Naturals
 from efficientad_stream.model.networks import EfficientAD, Size
 from efficientad_stream.model.procedural.images import ProceduralImages
+from efficientad_stream.model.provenance import shown, user
 from efficientad_stream.model.settings import (
     Method,
     TrainSettings,
@@ -113,15 +113,13 @@ def make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
         ConfigError: the job cannot be done as asked.
         FatalError: the loss is no longer a number.
     """
-    _make_folder(job.out)
-    with exclusive(job.out):
+    with _folder(job.out), exclusive(job.out):
         return _make_recipe(job, listener)
 
 
 def _make_recipe(job: TrainJob, listener: Listener) -> Recipe | None:
     say = listener.say
     clear_leftovers(job.out)
-    refuse_overwrite(job.out)
     teacher = load_teacher(job.teacher) if job.teacher else default_teacher(job.size)
     good = load_good(job.images, job.geometry, job.frames, job.limit)
     warning = good.size_warning(job.geometry)
@@ -176,11 +174,19 @@ def _settings(job: TrainJob) -> TrainSettings:
     )
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """The recipe's folder; if nothing came of it, none is left."""
+    refuse_overwrite(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty: there is something to keep
+            folder.rmdir()
 
 
 def _plan(settings: TrainSettings, learn: int, held: int, natural: Naturals | None) -> str:
@@ -228,7 +234,7 @@ def _save(
     choice = ThresholdChoice(
         value=found.tail.threshold,
         method=f"good_tail(false_rejects={job.false_rejects:g})",
-        data=f"scores of {len(found.scores)} held-back good parts of {_shown(job.images)}",
+        data=f"scores of {len(found.scores)} held-back good parts of {shown(job.images)}",
         good_parts=len(found.scores),
     )
     recipe = Recipe(
@@ -254,7 +260,7 @@ def _notes(
     """For people: who, when, on what."""
     return {
         "created": datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds"),
-        "by": _user(),
+        "by": user(),
         "version": __version__,
         "torch": str(torch.__version__),
         "method": job.method,
@@ -268,7 +274,7 @@ def _notes(
         "device": trainer.settings.device,
         "precision": "bf16" if trainer.settings.bfloat16 else "fp32",
         "teacher_sha256": teacher.sha256,
-        "images": _shown(job.images) + (f" {job.frames}" if job.frames else ""),
+        "images": shown(job.images) + (f" {job.frames}" if job.frames else ""),
         "good_images": len(good),
         "good_images_sha256": good.digest,
         "held_back": len(found.scores),
@@ -282,17 +288,3 @@ def _penalty(job: TrainJob) -> str:
     if job.natural == "builtin":
         return "procedural images"
     return "natural images" if job.natural else "none"
-
-
-def _shown(path: Path) -> str:
-    """The last part of a path for people: what is no text is escaped."""
-    text = os.fsencode(path.name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _user() -> str:
-    """The login name; a container may know none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
