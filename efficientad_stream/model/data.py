@@ -23,7 +23,7 @@ from efficientad_stream.model.video import VIDEO_SUFFIXES, FrameRange, video_fra
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 SMALLEST_RANGE = 3
-"""Grey values between the darkest and the brightest pixel, below which an image shows nothing."""
+"""Grey values between the darkest and the brightest pixel of all images that show something."""
 FEWEST_GOOD = 10
 """Below this neither a student nor a threshold comes out of it."""
 
@@ -143,11 +143,11 @@ def load_good(
     """
     sizes: set[tuple[int, int]] = set()
     digest = hashlib.sha256()
-    ranges = [0]
+    extremes: set[int] = set()
 
     def take(image: PixelArray) -> PixelArray:
         prepared = prepare(image, geometry)
-        ranges.append(int(np.ptp(prepared.reshape(-1, 3), axis=0).max()))
+        extremes.update((int(prepared.min()), int(prepared.max())))
         sizes.add((image.shape[1], image.shape[0]))
         digest.update(prepared.data)
         return prepared
@@ -176,7 +176,7 @@ def load_good(
             f"{source}: {len(images)} good images are too few to learn from; give at least "
             f"{FEWEST_GOOD}, better 100 or more"
         )
-    if max(ranges) < SMALLEST_RANGE:
+    if max(extremes) - min(extremes) < SMALLEST_RANGE:
         raise ArtifactError(
             f"{source}: the good images show one colour and nothing else; is the lens cap on, or "
             "the region wrong?"
