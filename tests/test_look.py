@@ -158,18 +158,18 @@ def test_the_geometry_of_a_training(tmp_path: Path) -> None:
     boxed = make_geometry(plain, tmp_path, None, fit="letterbox", region=None, mask=None)
     assert boxed.frame == (60, 70)
     path = tmp_path.parent / "mask.png"
-    cv2.imwrite(str(path), np.where(disc(60, 70), 1, 0).astype(np.uint8))
+    cv2.imwrite(str(path), np.where(disc(60, 70), 128, 127).astype(np.uint8))
     made = make_geometry(plain, tmp_path, None, fit="stretch", region=Rect(0, 0, 70, 50), mask=path)
     assert made.mask is not None
-    assert np.array_equal(made.mask, disc(60, 70)), "anything but black is inspected"
+    assert np.array_equal(made.mask, disc(60, 70)), "from half of white on"
     assert made.mask_sha256 == hashlib.sha256(mask_bytes(made.mask)).hexdigest()
     assert not made.mask.flags.writeable
 
 
-def test_anything_but_black_is_inspected(tmp_path: Path) -> None:
-    picture = np.zeros((4, 5, 3), np.uint8)
-    picture[1, 2] = (1, 0, 0)  # so dark a blue that its grey value is 0
-    wanted = picture.any(2)
+def test_what_is_light_in_any_colour_is_inspected(tmp_path: Path) -> None:
+    picture = np.full((4, 5, 3), 127, np.uint8)  # as dark as black may be
+    picture[1, 2] = (128, 0, 0)  # a blue whose grey value is darker than that
+    wanted = picture[..., 0] > 127
     opaque = np.dstack([picture, np.full((4, 5), 255, np.uint8)])
     for one in (picture, opaque, picture.max(2)):
         cv2.imwrite(str(tmp_path / "mask.png"), one)
