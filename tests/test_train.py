@@ -242,13 +242,24 @@ def test_a_teacher_of_another_size_is_refused(
         Trainer(replace(SETTINGS, size="M"), teacher, good, None)
 
 
-def test_a_tenth_is_held_back_at_random_or_at_the_end() -> None:
-    for count, held in ((10, 3), (30, 3), (762, 76)):
-        learn, back = split(count, 0, in_order=False)
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_tenth_is_held_back(in_order: bool) -> None:
+    for count, held in ((10, 3), (30, 3), (40, 4), (101, 10), (762, 76)):
+        learn, back = split(count, 0, in_order)
         assert len(back) == held
         assert sorted(learn + back) == list(range(count))
-    assert split(762, 0, in_order=False) != split(762, 1, in_order=False)
-    assert split(40, 0, in_order=True) == (list(range(36)), [36, 37, 38, 39])
+        assert back == sorted(back)
+    assert (split(762, 0, in_order) == split(762, 1, in_order)) is in_order
+
+
+def test_of_a_video_stretches_all_over_it_are_held_back() -> None:
+    def back(count: int) -> list[int]:
+        return split(count, 0, in_order=True)[1]
+
+    assert back(10) == [7, 8, 9]
+    assert back(40) == [18, 19, 38, 39]
+    assert back(100) == [18, 19, 38, 39, 58, 59, 78, 79, 98, 99]
+    assert back(300) == [end - 6 + i for end in (60, 120, 180, 240, 300) for i in range(6)]
 
 
 def test_calibration_is_over_all_pixels_of_the_plain_maps(

@@ -33,6 +33,8 @@ AS_THEY_ARE = Quantiles(0.0, MAP_GAIN, 0.0, MAP_GAIN)
 """Quantiles whose normalisation changes nothing."""
 HELD_BACK = 0.1
 FEWEST_HELD_BACK = 3
+STRETCHES = 5
+"""Of a video, this many stretches are held back (fewer if they would be under two frames)."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,27 @@ def split(count: int, seed: int, in_order: bool) -> tuple[list[int], list[int]]:
     Args:
         count: good images.
         seed: of the random choice.
-        in_order: hold back the last tenth instead: neighbours in a video are nearly the same, and a
-            part seen in training says nothing of one that was not.
+        in_order: of a video: hold back stretches spread over it. Single frames would be nearly the
+            same as their neighbours that are trained on, and one stretch says nothing of how much
+            the line changes in the rest of the video.
     """
     held = max(FEWEST_HELD_BACK, round(HELD_BACK * count))
-    order = list(range(count))
-    if not in_order:
-        order = np.random.default_rng((seed, 1 << 33)).permutation(count).tolist()
+    if in_order:
+        back = _stretches(count, held)
+        return sorted(set(range(count)) - set(back)), back
+    order = np.random.default_rng((seed, 1 << 33)).permutation(count).tolist()
     return sorted(order[:-held]), sorted(order[-held:])
+
+
+def _stretches(count: int, held: int) -> list[int]:
+    """``held`` of ``count`` indices, in stretches that each end an equal share of the whole."""
+    stretches = max(1, min(STRETCHES, held // 2))
+    chosen: list[int] = []
+    for part in range(stretches):
+        end = count * (part + 1) // stretches
+        length = held * (part + 1) // stretches - held * part // stretches
+        chosen.extend(range(end - length, end))
+    return chosen
 
 
 def calibrate(
