@@ -13,9 +13,10 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# a shell that starts us in the background has SIGINT ignored, and every process that a test starts
-# would inherit that: none could be interrupted
+# a shell that starts us in the background has SIGINT ignored, and nohup SIGHUP: every process that
+# a test starts would inherit that, and none could be interrupted
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
