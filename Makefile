@@ -15,7 +15,10 @@ STAMP := $(VENV)/.installed
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+NATIVE := $(wildcard efficientad_stream/backends/native/*.cpp efficientad_stream/backends/native/*.inl \
+	efficientad_stream/backends/native/*.h)
+
+$(STAMP): pyproject.toml setup.py constraints.txt $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is older than 3.10; choose another: make venv PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ import zmq
 
 from efficientad_stream import config as settings
 from efficientad_stream import logs
-from efficientad_stream.backends.torch_cpu import TorchCpuBackend
+from efficientad_stream.backends.choose import make_backend
 from efficientad_stream.core.endpoint import Endpoints
 from efficientad_stream.core.errors import ConfigError, EfficientADError, TransientError
 from efficientad_stream.core.ledger import Ledger
@@ -67,8 +67,8 @@ def build(config: settings.Config) -> Daemon:
         )  # fmt: skip
         capture = Capture(source, ring)
         observers = (heatmaps,)
-        backend = TorchCpuBackend(
-            loaded, config.backend.threads, config.batch.max_frames,
+        backend = make_backend(
+            loaded, config.backend.kind, config.backend.threads, config.batch.max_frames,
             maps=any(observer.needs_map for observer in observers),
         )  # fmt: skip
         active = ActiveRef(Active(loaded.recipe.id, policy, backend, loaded.recipe.geometry))
@@ -93,7 +93,7 @@ def build(config: settings.Config) -> Daemon:
         )  # fmt: skip
         undo.pop_all()
     where = Endpoints(publisher.endpoint, heatmaps.endpoint, control.endpoint)
-    announce(config, loaded.recipe, policy, where)
+    announce(config, loaded.recipe, policy, where, backend.name)
     return daemon
 
 
@@ -186,12 +186,15 @@ def inspecting(
     return body
 
 
-def announce(config: settings.Config, recipe: Recipe, policy: Policy, where: Endpoints) -> None:
+def announce(
+    config: settings.Config, recipe: Recipe, policy: Policy, where: Endpoints, backend: str
+) -> None:
     """One line that says what runs here."""
     logs.get().info(
         "inspecting",
         source=type(config.source).__struct_config__.tag,
         recipe=f"{recipe.name} revision {recipe.revision}",
+        backend=backend,
         threshold=policy.threshold,
         deadline_us=policy.deadline_us,
         **where._asdict(),

@@ -105,10 +105,13 @@ class BatchConfig(Section, frozen=True):
     """Tickets in flight."""
 
 
+BackendKind = Literal["auto", "cpu", "torch_cpu"]
+
+
 class BackendConfig(Section, frozen=True):
     """The execution engine."""
 
-    kind: Literal["torch_cpu"] = "torch_cpu"
+    kind: BackendKind = "auto"
     threads: Annotated[int, Meta(ge=0, le=256)] = 0
     """0: as many as the processor has cores."""
 

@@ -71,16 +71,21 @@ class FoldedEfficientAD(nn.Module):
     @torch.inference_mode()
     def forward(self, rgb: Tensor) -> tuple[Tensor, Maps]:
         """Combined and normalised maps of ``rgb`` (N x 3 x H x W in [0, 1]), as ``EfficientAD``."""
+        raw = only_inspected(self.raw_maps(rgb), self.inspected)
+        maps = normalise_maps(raw, self.quantiles)
+        return (maps.local + maps.globl) / 2, maps
+
+    @torch.inference_mode()
+    def raw_maps(self, rgb: Tensor) -> Maps:
+        """The maps before normalisation."""
         hidden = F.avg_pool2d(F.relu(self.conv1(rgb)), 2, 2)
         target = self._tail(self.teacher, hidden[:, : self.wide])
         student = self._tail(self.student, hidden[:, self.wide :])
         predicted = self._reconstruct(rgb, (target.shape[2], target.shape[3]))
-        raw = Maps(
+        return Maps(
             (target - student[:, :TEACHER_CHANNELS]).square().mean(1),
             (predicted - student[:, TEACHER_CHANNELS:]).square().mean(1),
         )
-        maps = normalise_maps(only_inspected(raw, self.inspected), self.quantiles)
-        return (maps.local + maps.globl) / 2, maps
 
     def _tail(self, pdn: PDN, x: Tensor) -> Tensor:
         """What follows a PDN's first convolution and pooling."""

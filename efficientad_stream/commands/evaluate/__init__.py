@@ -6,7 +6,9 @@ import argparse
 import math
 import os
 from pathlib import Path
+from typing import get_args
 
+from efficientad_stream.config import BackendKind
 from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.longwork import given_path
 
@@ -37,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--markdown", type=given_path, help="write the tables for a report")
     add("--html", type=given_path, help="write a page with the worst escapes and false rejects")
     add("--limit", type=int, default=0, help="score only so many images, evenly spread")
-    add("--threads", type=int, default=0, help="of PyTorch; 0: one a core")
+    add("--backend", choices=get_args(BackendKind), default="auto", help="that scores")
+    add("--threads", type=int, default=0, help="of the backend; 0: one a core")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -90,7 +90,10 @@ def _measure(task: Task, args: argparse.Namespace) -> Product:
     gallery = Gallery(threshold, loaded.recipe.geometry.channels)
     corruptions = CORRUPTIONS if args.corruptions else ()
     policy = Policy(threshold)
-    scoring = score_all(loaded, items, policy, args.threads, corruptions, on_map=gallery.offer)
+    scoring = score_all(
+        loaded, items, policy, args.threads, corruptions,
+        backend_kind=args.backend, on_map=gallery.offer,
+    )  # fmt: skip
     report: Report = {
         "dataset": str(task.dataset.root),
         "layout": task.dataset.layout,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from efficientad_stream.backends.torch_cpu import TorchCpuBackend
+from efficientad_stream.backends.choose import make_backend
+from efficientad_stream.config import BackendKind
 from efficientad_stream.core.errors import ConfigError, EfficientADError
 from efficientad_stream.core.localisation import PixelCurves
 from efficientad_stream.core.placement import over_frame
@@ -81,6 +82,7 @@ def score_all(
     threads: int = 0,
     corruptions: Sequence[Corruption] = (),
     *,
+    backend_kind: BackendKind = "auto",
     on_map: OnMap = lambda _scored, _map: None,
 ) -> Scoring:
     """Score ``items``; each image is read once, and only as it is do its maps count.
@@ -93,7 +95,7 @@ def score_all(
     into = [result.clean, *result.corrupted.values()]
     room = memory_budget()
     begun = said = time.monotonic()
-    backend = TorchCpuBackend(loaded, threads, maps=True)
+    backend = make_backend(loaded, backend_kind, threads, maps=True)
     try:
         geometry = loaded.recipe.geometry
         active = ActiveRef(Active(loaded.recipe.id, policy, backend, geometry))
