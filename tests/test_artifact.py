@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, load_file, save_file
 
+import efficientad_stream
 from efficientad_stream import strict_yaml
 from efficientad_stream.core.errors import ArtifactError
 from efficientad_stream.core.recipe import Geometry, Quantiles, Recipe, ThresholdChoice
@@ -29,7 +30,7 @@ from efficientad_stream.model.artifact import (
     save_teacher,
 )
 from efficientad_stream.model.files import write_atomically
-from efficientad_stream.model.networks import PDN, EfficientAD
+from efficientad_stream.model.networks import PDN, EfficientAD, Size
 
 RECIPE = Recipe(
     name="tiles",
@@ -307,8 +308,19 @@ def test_what_is_no_teacher(made: Path, tmp_path: Path) -> None:
         load_teacher(tmp_path / "nowhere")
 
 
-def test_no_teacher_of_size_m_is_shipped() -> None:
-    with pytest.raises(ArtifactError, match="--teacher"):
+@pytest.mark.parametrize("size", ["S", "M"])
+def test_the_shipped_teachers_are_those_of_their_cards(size: Size) -> None:
+    teacher = default_teacher(size)
+    assert teacher.pdn.size == size
+    card = Path(efficientad_stream.__file__).parent / "assets" / f"teacher_{size.lower()}.md"
+    assert f"`{teacher.sha256}`" in card.read_text()
+
+
+def test_a_package_without_teachers_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.resources.files", lambda _package: tmp_path)
+    with pytest.raises(ArtifactError, match=r"no teacher of size M .*--teacher"):
         default_teacher("M")
 
 

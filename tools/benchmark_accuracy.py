@@ -1,7 +1,7 @@
 """Train and measure variants on one data set: the table of docs/benchmarks/accuracy.md.
 
     python tools/benchmark_accuracy.py --dataset mtd --natural photographs --work build/accuracy \
-        --seeds 0 1 2 --variants base builtin no_penalty mean_loss as_is random_teacher
+        --seeds 0 1 2 --variants base size_m builtin no_penalty mean_loss as_is random_teacher
 
 Each variant differs from "base" in one choice (``VARIANTS``). Every training and every evaluation
 is a command of its own, and what is finished is not done again: the same call goes on after an
@@ -38,7 +38,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "mean_loss": ("--p-hard", "0"),
     "as_is": ("--exposure", "as_is"),
     "augmented": ("--augment", "all"),
-    "input_128": ("--input", "128"),
     "random_teacher": ("--teacher", RANDOM_TEACHER),
 }
 NO_NORMALISATION = "no_normalisation"
@@ -72,6 +71,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     names = [*VARIANTS, NO_NORMALISATION]
     add("--variants", nargs="+", choices=names, default=["base"], metavar="NAME")
     add("--steps", type=int, default=1500)
+    add("--input", default="256", help="input size, as of train")
     add("--autoencoder-steps", type=int, default=1500)
     add("--threads", type=int, default=0, help="of each command; 0: one a core")
     return parser.parse_args(argv)
@@ -100,6 +100,7 @@ def train(args: argparse.Namespace, variant: str, seed: int) -> Path:
         length += ["--autoencoder-steps", args.autoencoder_steps]
     penalty = [] if "--no-penalty" in change else ["--natural", args.natural]
     where = ["--images", args.dataset / "train" / "good", "--out", out, "--seed", seed]
+    where += ["--input", args.input]
     program(["train", *map(str, [*where, *penalty, *length]), *change], args.work)
     return out
 

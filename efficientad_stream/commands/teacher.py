@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
 
@@ -40,6 +41,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def _show(file: Path | None) -> int:
     from efficientad_stream.model.artifact import LoadedTeacher, default_teacher, load_teacher
+    from efficientad_stream.model.networks import Size
 
     def show(name: str, teacher: LoadedTeacher) -> None:
         print(f"{name}:")
@@ -51,5 +53,6 @@ def _show(file: Path | None) -> int:
     if file is not None:
         show(str(file), load_teacher(file))
         return 0
-    show("teacher of the package", default_teacher("S"))
+    for size in get_args(Size):
+        show(f"teacher of the package, size {size}", default_teacher(size))
     return 0
