@@ -30,6 +30,7 @@ COMMANDS = {
     "config": "check or show a configuration file",
     "train": "make a recipe from images of good parts",
     "evaluate": "measure a recipe on a labelled data set",
+    "bench": "measure how fast this machine scores",
     "teacher": "import or describe a teacher network",
     "distill": "make a teacher from a pretrained backbone",
     "demo": "a simulated line from end to end, in one picture",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import signal
 import sys
 import time
 from pathlib import Path
 from types import FrameType
 
-from efficientad_stream.core.errors import ConfigError
+from efficientad_stream.core.errors import ArtifactError, ConfigError
+from efficientad_stream.core.geometry import Geometry
 
 SAY_EVERY_S = 30.0
 """Between two lines of progress where standard error is no terminal; on one, twice a second."""
@@ -31,6 +34,33 @@ def parse_duration(option: str, text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"{option} {text}: not a duration; say 90s, 30m or 2h")
     return seconds
+
+
+def parse_input(text: str, channels: int, exposure: str = "as_is") -> Geometry:
+    """The geometry of "256" or "256x384" (height x width).
+
+    Raises:
+        ConfigError: not that, or sizes that the networks cannot take.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,9}", side) for side in sides):
+        raise ConfigError(f"--input {text}: give 256, or HEIGHTxWIDTH, e.g. 256x384")
+    try:
+        return Geometry(int(sides[0]), int(sides[-1]), channels, exposure)
+    except ArtifactError as error:
+        raise ConfigError(f"--input {text}: {error}") from error
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Raise ConfigError if ``path`` cannot be written: before an hour of work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path}: is a folder; give a file")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{option} {path}: cannot be written: no such folder")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigError(f"{option} {path}: cannot be written: no right to")
 
 
 def given_path(text: str) -> Path:

@@ -20,11 +20,11 @@ import torch
 
 from efficientad_stream.cli import main
 from efficientad_stream.commands.evaluate.scoring import score_all
-from efficientad_stream.commands.train import parse_input
 from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.core.evaluation import auroc
 from efficientad_stream.core.recipe import Geometry
 from efficientad_stream.core.types import Policy, Reason
+from efficientad_stream.longwork import parse_input
 from efficientad_stream.model.artifact import load_recipe, save_teacher
 from efficientad_stream.model.dataset import find_datasets
 from efficientad_stream.model.files import exclusive

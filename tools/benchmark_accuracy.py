@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from efficientad_stream.commands.bench.report import machine
 from efficientad_stream.core.evaluation import auroc
 from efficientad_stream.model.artifact import save_teacher
 from efficientad_stream.model.networks import PDN
@@ -176,16 +176,6 @@ def _line(row: Row, seed: str, kinds: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def machine() -> str:
-    """Processor, cores and versions, for the table's caption."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    found = re.search(r"model name\s*: (.*)", text)
-    name = found[1] if found else platform.machine()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
-    return f"{torch.get_num_threads()} cores of {name}{gpu}; {versions}"
-
-
 def main(argv: Sequence[str]) -> int:
     """Train, measure, write."""
     args = parse(argv)
@@ -202,7 +192,7 @@ def main(argv: Sequence[str]) -> int:
         "",
         f"Made by `python tools/benchmark_accuracy.py {shown}`",
         "",
-        f"on {machine()}.",
+        f"on {torch.get_num_threads()} cores of {machine()}.",
         "Areas in percent. AU-ROC, local and global: over images, by the score and by the maximum",
         "of one map alone. Below a defect: of its images against all good ones. Steps: of the",
         "autoencoder, and of the student.",

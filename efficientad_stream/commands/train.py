@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from efficientad_stream.core.errors import ArtifactError, ConfigError
-from efficientad_stream.core.geometry import FITS, Geometry
+from efficientad_stream.core.geometry import FITS
 from efficientad_stream.core.placement import Rect
 from efficientad_stream.core.recipe import NAME, NAME_RULE, Recipe
 from efficientad_stream.longwork import (
@@ -18,6 +18,7 @@ from efficientad_stream.longwork import (
     Ticker,
     given_path,
     parse_duration,
+    parse_input,
 )
 
 if TYPE_CHECKING:
@@ -144,21 +145,6 @@ def parse_length(args: argparse.Namespace) -> tuple[int, int, float]:
     if args.time_budget or not paper:
         return 0, 0, parse_duration("--time-budget", args.time_budget or DEFAULT_BUDGET)
     return PAPER_STEPS, 0, 0.0
-
-
-def parse_input(text: str, channels: int, exposure: str = "as_is") -> Geometry:
-    """The geometry of "256" or "256x384" (height x width).
-
-    Raises:
-        ConfigError: not that, or sizes that the networks cannot take.
-    """
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,9}", side) for side in sides):
-        raise ConfigError(f"--input {text}: give 256, or HEIGHTxWIDTH, e.g. 256x384")
-    try:
-        return Geometry(int(sides[0]), int(sides[-1]), channels, exposure)
-    except ArtifactError as error:
-        raise ConfigError(f"--input {text}: {error}") from error
 
 
 def parse_natural(text: str | None) -> Path | Literal["builtin"] | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-from pathlib import Path
 from typing import get_args
 
 from efficientad_stream.config import BackendKind
 from efficientad_stream.core.errors import ConfigError
-from efficientad_stream.longwork import given_path
+from efficientad_stream.longwork import check_output, given_path
 
 MAX_THREADS = 256
 MAX_THRESHOLD = 1e9
@@ -57,19 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("--json, --markdown and --html: give each a file of its own")
     for name in OUTPUTS:
-        _check_output(name, getattr(args, name))
+        check_output(f"--{name}", getattr(args, name))
     from efficientad_stream.commands.evaluate.evaluation import evaluate
 
     return evaluate(args)
-
-
-def _check_output(name: str, path: Path | None) -> None:
-    """Found out before an hour of scoring, not after it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise ConfigError(f"--{name} {path}: is a folder; give a file")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--{name} {path}: cannot be written: no such folder")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ConfigError(f"--{name} {path}: cannot be written: no right to")
