@@ -23,6 +23,7 @@ from efficientad_stream.model.artifact import load_recipe
 from efficientad_stream.runtime.active import Active, ActiveRef
 from efficientad_stream.runtime.capture import Capture
 from efficientad_stream.runtime.daemon import Daemon, Mailbox
+from efficientad_stream.runtime.deadline import DeadlineKeeper
 from efficientad_stream.runtime.fanout import Fanout
 from efficientad_stream.runtime.pipeline import inspect
 from efficientad_stream.runtime.protocols import Source
@@ -74,6 +75,7 @@ def build(config: settings.Config) -> Daemon:
         active = ActiveRef(Active(loaded.recipe.id, policy, backend, loaded.recipe.geometry))
         ledger = Ledger(journal.head, policy.deadline_us)
         fanout = Fanout(name, ledger, journal, publisher, ring, observers=observers)
+        keepers = make_keepers(fanout, policy, mail)
         status = StationStatus(
             name, capture, ring, fanout, active,
             parts={"journal": journal, "publisher": publisher, "heatmaps": heatmaps},
@@ -87,7 +89,7 @@ def build(config: settings.Config) -> Daemon:
             capture=Worker("capture", capture.run, mail.died),
             inspection=Worker("inspection", inspection, mail.died),
             ring=ring, fanout=fanout, status=status, mail=mail,
-            control=control, services=(heatmaps,),
+            control=control, services=(heatmaps, *keepers),
             closing=(publisher.close, backend.close, journal.close, decisions.term),
             hang_up=lambda: context.destroy(linger=LINGER_MS),
         )  # fmt: skip
@@ -143,6 +145,17 @@ def _source(config: settings.SourceConfig) -> Source:
     if isinstance(config, settings.V4l2Source):
         return V4l2Source(config)
     return SimulatedSource(config)
+
+
+def make_keepers(fanout: Fanout, policy: Policy, mail: Mailbox) -> list[DeadlineKeeper]:
+    """The keeper of deadlines, if there is a deadline."""
+    if not policy.deadline_us:
+        return []
+    return [
+        DeadlineKeeper(
+            fanout.answer_overdue, fanout.oldest_ns, policy.deadline_us, on_failure=mail.died
+        )
+    ]
 
 
 def make_policy(config: settings.Config, recipe: Recipe) -> Policy:

@@ -317,3 +317,79 @@ def test_latency_figures(station: Station) -> None:
         station.fanout.deliver(station.inspection(frame))
         station.pixels.let_go()
     assert station.fanout.latency_us() == {"p50": 200, "p99": 298, "of": 3}
+
+
+@pytest.fixture
+def hurried(tmp_path: Path) -> Iterator[Station]:
+    made = Station(tmp_path / "journal", deadline_us=500)
+    yield made
+    made.journal.close()
+
+
+def put(station: Station, n: int) -> None:
+    """Frame ``n``, committed and waiting in the ring."""
+    slot = station.ring.acquire()
+    assert slot is not None
+    slot.view(2, 2, 1)
+    station.ring.commit(slot, FrameMeta(n, station.clock.ns, 0, 2, 2, 1))
+
+
+def test_what_is_overdue_is_answered_in_the_engine_and_in_the_ring(hurried: Station) -> None:
+    inspected = [hurried.frame(n) for n in (1, 2)]
+    put(hurried, 3)
+    hurried.ring.mark(FrameMeta(4, hurried.clock.ns, 0, loss=Reason.LOST_FRAME))
+    hurried.clock.ns = 400 * US
+    put(hurried, 5)
+    hurried.fanout.answer_overdue()
+    assert hurried.wire.sent == []
+    hurried.clock.ns = 500 * US
+    assert hurried.fanout.oldest_ns() == 0
+    hurried.fanout.answer_overdue()
+    late = ("INVALID", "late")
+    assert hurried.wire.sent == [(1, *late), (2, *late), (3, *late), (4, "INVALID", "lost_frame")]
+    assert hurried.fanout.oldest_ns() == 400 * US
+    assert hurried.ring.stats()["free"] == 5  # 1 and 2 are being inspected, 5 waits
+    for one in inspected:
+        hurried.fanout.deliver(hurried.inspection(one))
+    (last,) = hurried.ring.take(4, 0, 0)
+    hurried.fanout.deliver(hurried.inspection(hurried.admit(last)))
+    assert hurried.wire.sent[4:] == [(5, "PASS", None)]
+    assert hurried.fanout.stats() == {
+        "invalid": 4, "invalid_late": 3, "invalid_lost_frame": 1, "pass": 1, "scored_too_late": 2,
+        "withheld": 0,
+    }  # fmt: skip
+    hurried.pixels.let_go()
+    assert hurried.ring.stats()["free"] == 8
+    assert hurried.fanout.oldest_ns() is None
+
+
+def test_frames_in_hand_come_before_those_in_the_ring(hurried: Station) -> None:
+    """Taken by the inspection thread and not entered yet: what waits behind must wait."""
+    put(hurried, 1)
+    (first,) = hurried.ring.take(1, 0, 0)
+    put(hurried, 2)
+    hurried.clock.ns = 10_000 * US
+    hurried.fanout.answer_overdue()
+    assert hurried.wire.sent == []
+    hurried.admit(first)
+    hurried.fanout.answer_overdue()
+    assert [seq for seq, *_ in hurried.wire.sent] == [1, 2]
+
+
+def test_after_the_end_nothing_is_overdue(hurried: Station) -> None:
+    hurried.frame(1)
+    hurried.fanout.close_out([])
+    put(hurried, 2)
+    hurried.clock.ns = 10_000 * US
+    hurried.fanout.answer_overdue()
+    assert hurried.wire.sent == [(1, "INVALID", "stopped")]
+
+
+def test_overdue_frames_that_cannot_be_recorded_give_back_their_slots(hurried: Station) -> None:
+    put(hurried, 1)
+    hurried.clock.ns = 500 * US
+    hurried.journal.close()
+    with pytest.raises(FatalError):
+        hurried.fanout.answer_overdue()
+    assert hurried.wire.sent == []
+    assert hurried.ring.stats()["free"] == 8

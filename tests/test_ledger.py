@@ -98,3 +98,68 @@ def test_never_pass_at_or_behind_the_deadline(ages: list[int], deadline: int, no
         final = settle(ledger, scored(meta), now * US)
         assert (final.verdict is Verdict.PASS) == (age < deadline)
     assert ledger.head == len(ages)
+
+
+def answer_overdue(ledger: Ledger, now_ns: int) -> list[Inspection]:
+    """As the fan-out does: INVALID(late) for what is being inspected and is overdue."""
+    said = []
+    while (meta := ledger.overdue(now_ns)) is not None:
+        late = Inspection(meta, Verdict.INVALID, Reason.LATE, None, None)
+        final = ledger.settle(late, now_ns)
+        ledger.recorded(final, awaited=True)
+        said.append(final)
+    return said
+
+
+def test_at_the_deadline_a_frame_is_answered_once() -> None:
+    ledger, frames = Ledger(0, 500), [frame(1, 0), frame(2, 100)]
+    ledger.admit(frames)
+    assert ledger.overdue(499 * US) is None
+    assert [i.meta for i in answer_overdue(ledger, 500 * US)] == [frames[0]]
+    assert ledger.open == (frames[1],)
+    assert not ledger.answered_before(scored(frames[1]))
+    assert ledger.answered_before(scored(frames[0]))
+    assert not ledger.answered_before(scored(frames[0]))
+    assert settle(ledger, scored(frames[1]), 599 * US).verdict is Verdict.PASS
+
+
+def test_without_a_deadline_nothing_is_overdue() -> None:
+    ledger = Ledger(0, 0)
+    ledger.admit([frame(1)])
+    assert ledger.overdue(10**18) is None
+    assert ledger.due_if_captured_by(10**18) is None
+
+
+@given(st.lists(st.sampled_from(["frame", "score", "look", "wait"]), max_size=80), st.data())
+def test_for_every_interleaving_each_frame_has_one_verdict_by_its_deadline(
+    events: list[str], data: st.DataObject
+) -> None:
+    """Frames come, are scored in order, and a keeper looks, in any order and with any pauses."""
+    ledger, deadline, now = Ledger(0, 50), 50, 0
+    unscored: list[FrameMeta] = []
+    captured: dict[int, int] = {}
+    said: list[Inspection] = []
+    for event in [*events, "wait", "look"]:
+        if event == "wait":
+            now += data.draw(st.integers(1, 40)) if event in events else deadline
+        elif event == "frame":
+            meta = frame(len(captured) + 1, now)
+            captured[meta.frame_id] = now
+            ledger.admit([meta])
+            unscored.append(meta)
+        elif event == "look":
+            said += answer_overdue(ledger, now * US)
+        elif unscored:
+            inspection = scored(unscored.pop(0))
+            if not ledger.answered_before(inspection):
+                said.append(settle(ledger, inspection, now * US))
+                in_time = now < captured[inspection.meta.frame_id] + deadline
+                assert (said[-1].verdict is Verdict.PASS) == in_time
+    now += deadline
+    said += answer_overdue(ledger, now * US)
+    assert [i.seq for i in said] == list(range(1, len(captured) + 1))
+    assert [i.meta.frame_id for i in said] == sorted(captured)
+    assert ledger.open == ()
+    assert ledger.admitted == len(captured)
+    for meta in unscored:
+        assert ledger.answered_before(scored(meta))

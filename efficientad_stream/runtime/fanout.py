@@ -13,7 +13,7 @@ import numpy as np
 from efficientad_stream import logs
 from efficientad_stream.core.errors import FatalError
 from efficientad_stream.core.ledger import Ledger
-from efficientad_stream.core.types import Batch, FrameMeta, Inspection, Reason, Verdict
+from efficientad_stream.core.types import Batch, Frame, FrameMeta, Inspection, Reason, Verdict
 from efficientad_stream.core.wire import encode_decision
 from efficientad_stream.runtime.protocols import Observer
 
@@ -44,11 +44,18 @@ class Sender(Protocol):
 class Lender(Protocol):
     """The frame ring as the fan-out uses it."""
 
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the next frame that waits was captured."""
+
     def lend(self, slot: int) -> bool:
         """One more hold on a slot, or False."""
 
     def release(self, slot: int) -> None:
         """End one hold."""
+
+    def take_overdue(self, before_ns: int, taken: int) -> list[Frame]:
+        """What waits and was captured by ``before_ns``; none unless ``taken`` were ever taken."""
 
 
 class Fanout:
@@ -92,6 +99,7 @@ class Fanout:
         self._scored = 0
         self._latencies = np.zeros(WINDOW, np.int64)
         self._withheld = logs.RateLimited("recorded too late to be said", level="error")
+        self._too_late = logs.RateLimited("scored after its deadline, answered before")
 
     @property
     def head(self) -> int:
@@ -115,10 +123,37 @@ class Fanout:
         """
         with self._lock:
             try:
-                if not self._sealed:
+                if self._ledger.answered_before(inspection):
+                    self._too_late.hit(frame_id=inspection.meta.frame_id, score=_score(inspection))
+                elif not self._sealed:
                     self._publish(inspection)
             finally:
                 self._ring.release(inspection.slot)
+
+    def answer_overdue(self) -> None:
+        """INVALID(late) for every frame whose deadline has come, inspected or still waiting.
+
+        Called again and again by the keeper of deadlines, on its own thread: an engine that hangs
+        holds up no verdict. What is being inspected is answered first, since it came first.
+
+        Raises:
+            FatalError: a verdict could not be recorded.
+        """
+        with self._lock:
+            now_ns = self._clock()
+            while not self._sealed and (meta := self._ledger.overdue(now_ns)) is not None:
+                self._publish(self._without_score(meta, Reason.LATE), awaited=True)
+            before_ns = self._ledger.due_if_captured_by(now_ns)
+            if self._sealed or self._ledger.open or before_ns is None:
+                return
+            frames = self._ring.take_overdue(before_ns, self._ledger.admitted)
+            self._ledger.admit(frame.meta for frame in frames)
+            try:
+                for frame in frames:
+                    self._publish(self._without_score(frame.meta, Reason.LATE))
+            finally:
+                for frame in frames:
+                    self._ring.release(frame.slot)
 
     def close_out(self, waiting: Iterable[FrameMeta]) -> int:
         """Answer all frames that have no verdict, and those ``waiting``: INVALID(stopped).
@@ -140,9 +175,18 @@ class Fanout:
         finally:
             self._lock.release()
 
+    def oldest_ns(self) -> int | None:
+        """When the oldest frame that is owed a verdict was captured; None if none is."""
+        with self._lock:
+            open_frames = self._ledger.open
+        return open_frames[0].captured_ns if open_frames else self._ring.oldest_ns
+
     def stats(self) -> Mapping[str, int]:
         """Verdicts by kind, INVALID by reason, and what went wrong in delivering them."""
-        return {**dict(self._counts), "withheld": self._withheld.total}
+        counts = dict(self._counts)
+        if self._too_late.total:
+            counts["scored_too_late"] = self._too_late.total
+        return {**counts, "withheld": self._withheld.total}
 
     def latency_us(self) -> Mapping[str, int]:
         """Median and 99th percentile from capture to verdict, of the last verdicts on frames."""
@@ -157,14 +201,16 @@ class Fanout:
         left = self._ledger.open
         for meta in left:
             why = Reason.JOURNAL if meta is self._tried else Reason.STOPPED
-            self._publish(
-                Inspection(
-                    meta, Verdict.INVALID, meta.loss or why, None, None, decided_ns=self._clock()
-                )
-            )
+            self._publish(self._without_score(meta, why))
         return len(left)
 
-    def _publish(self, inspection: Inspection) -> None:
+    def _without_score(self, meta: FrameMeta, why: Reason) -> Inspection:
+        """INVALID because of what the frame itself says, else of ``why``."""
+        return Inspection(
+            meta, Verdict.INVALID, meta.loss or why, None, None, decided_ns=self._clock()
+        )
+
+    def _publish(self, inspection: Inspection, *, awaited: bool = False) -> None:
         """Settle, record, publish, show; what is not recorded uses up no seq."""
         now_ns, self._tried = self._clock(), inspection.meta
         final = self._ledger.settle(inspection, now_ns)
@@ -173,7 +219,7 @@ class Fanout:
             final, self._station, self._journal.epoch, self._now_us(), left_us
         )
         self._journal.append(final.seq, message.header, message.body)
-        self._ledger.recorded(final)
+        self._ledger.recorded(final, awaited=awaited)
         if self._still_in_time(final):
             self._publisher.send(message.header, message.body)
         self._count(final)
@@ -206,3 +252,7 @@ class Fanout:
         if final.scores is not None:
             self._latencies[self._scored % WINDOW] = final.latency_us
             self._scored += 1
+
+
+def _score(inspection: Inspection) -> float | None:
+    return None if inspection.scores is None else inspection.scores.score

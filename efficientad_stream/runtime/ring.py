@@ -70,7 +70,8 @@ class FrameRing:
     """``slots`` buffers, of which the producer always has one in hand.
 
     One producer calls ``acquire``, ``commit``, ``abandon``, ``mark`` and ``close``; one consumer
-    calls ``take``, ``lend`` and ``release``; observers call ``release`` from their threads.
+    calls ``take``, ``lend`` and ``release``; the keeper of deadlines calls ``take_overdue``;
+    observers call ``release`` from their threads.
     Free slots are reused last in, first out: memory that is never needed is never touched.
     """
 
@@ -86,6 +87,7 @@ class FrameRing:
         self._free = self._slots[::-1]
         self._queue: deque[_Entry] = deque()
         self._waiting = 0
+        self._taken = 0
         self._lent = 0
         self._lend_limit = max(1, slots // 4)
         self._closed = False
@@ -200,6 +202,28 @@ class FrameRing:
                 self._filled.wait(left_ns / 1e9)
             return [self._pop() for _ in range(min(max_frames, self._waiting))]
 
+    def take_overdue(self, before_ns: int, taken: int) -> list[Frame]:
+        """As ``take``, but only what was captured by ``before_ns``, and without waiting.
+
+        Args:
+            before_ns: monotonic time.
+            taken: how many frames the caller knows to have been taken. If there were more, somebody
+                has frames in hand that come before these, and there are none.
+        """
+        found: list[Frame] = []
+        with self._lock:
+            while self._taken == taken + len(found) and self._queue:
+                if self._queue[0].meta.captured_ns > before_ns:
+                    break
+                found.append(self._pop())
+        return found
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the next frame or marker was captured, monotonic; None if none waits."""
+        with self._lock:
+            return self._queue[0].meta.captured_ns if self._queue else None
+
     def lend(self, slot: int) -> bool:
         """One more hold on a taken slot, for an observer; False if observers hold too many.
 
@@ -241,6 +265,7 @@ class FrameRing:
     def _pop(self) -> Frame:
         entry = self._queue[0]
         self._waiting -= 1
+        self._taken += 1
         self._freed.notify()
         if entry.slot is not None:
             self._queue.popleft()
