@@ -95,7 +95,7 @@ def build(config: settings.Config) -> Daemon:
         )  # fmt: skip
         undo.pop_all()
     where = Endpoints(publisher.endpoint, heatmaps.endpoint, control.endpoint)
-    announce(config, loaded.recipe, policy, where, backend.name)
+    announce(config, loaded.recipe, policy, where, backend.description)
     return daemon
 
 

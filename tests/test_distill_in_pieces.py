@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from efficientad_stream.core.errors import ArtifactError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -34,9 +37,10 @@ def test_photographs_are_packed_as_well_as_fits(photographs: Path, tmp_path: Pat
     folder = unpack(archive, tmp_path / "work")
     found = [cv2.imread(str(path)) for path in sorted(folder.iterdir())]
     assert [image.shape for image in found if image is not None] == [(256, 341, 3)] * 4
-    with pytest.raises(SystemExit, match="quality 60; give fewer"):
+    whole = archive.read_bytes()
+    with pytest.raises(ConfigError, match="quality 60; give fewer"):
         pack(photographs, archive, 0.001)
-    assert not archive.exists()
+    assert archive.read_bytes() == whole  # what was there before stays
 
 
 def test_pieces_make_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,15 +52,76 @@ def test_pieces_make_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (state / name).write_bytes(data)
     for _ in range(2):  # what was there before is replaced
         split_pieces(state, tmp_path / "pieces")
-    assert max(piece.stat().st_size for piece in (tmp_path / "pieces").iterdir()) == 1000
+    parts = (tmp_path / "pieces").glob("*.[0-9]*")
+    assert max(piece.stat().st_size for piece in parts) == 1000
     elsewhere = tmp_path / "other" / "state_s"
     join_pieces(tmp_path / "pieces", elsewhere)
     assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == wanted
 
 
+@pytest.mark.parametrize("harm", ["a.ckpt.001", "list.json", "torn"])
+def test_pieces_that_are_not_whole_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(distill_in_pieces, "PIECE", 1000)
+    state, pieces = tmp_path / "state_s", tmp_path / "pieces_s"
+    state.mkdir()
+    (state / "a.ckpt").write_bytes(bytes(range(256)) * 10)
+    split_pieces(state, pieces)
+    if harm == "torn":
+        (pieces / "a.ckpt.002").write_bytes(b"")
+    else:
+        (pieces / harm).unlink()
+    before = sorted(pieces.iterdir())
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="not whole; bring all pieces"):
+            join_pieces(pieces, tmp_path / "other" / "state_s")
+    assert sorted(pieces.iterdir()) == before
+
+
+def test_an_archive_that_was_cut_is_refused_each_time(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "photographs.tar"
+    pack(photographs, archive, 10)
+    with tarfile.open(archive) as tar:
+        second = tar.getmembers()[2].offset
+    whole = archive.read_bytes()
+    for cut in (second, second + 700, 100, 0):
+        archive.write_bytes(whole[:cut])
+        assert main(["run", str(archive), str(tmp_path / "work")]) == 3
+        assert "pack it again" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["run", str(tmp_path / "none.tar"), str(tmp_path / "work")]) == 3
+    assert not any((tmp_path / "work").glob("state*"))
+
+
+@pytest.mark.parametrize("number", ["nan", "-1", "0", "inf"])
+def test_minutes_are_a_number_above_0(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", "a.tar", "work", f"--minutes={number}"])
+    assert "not a number above 0" in capsys.readouterr().err
+
+
+def test_a_sitting_that_fails_keeps_the_pieces_of_the_one_before(
+    photographs: Path, tmp_path: Path
+) -> None:
+    archive, state = tmp_path / "photographs.tar", tmp_path / "work" / "state_s"
+    pack(photographs, archive, 10)
+    state.mkdir(parents=True)
+    (state / "a.ckpt").write_bytes(b"progress")
+    split_pieces(state, tmp_path / "work" / "pieces_s")
+    (state / "a.ckpt").unlink()
+    assert main(["run", str(archive), str(tmp_path / "work"), "--", "--no-such-option"]) == 2
+    assert (tmp_path / "work" / "pieces_s" / "a.ckpt.000").read_bytes() == b"progress"
+    assert (state / "a.ckpt").read_bytes() == b"progress"
+
+
 def test_a_sitting_ends_in_time_and_tells_it_from_an_end_of_its_own() -> None:
-    script = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
-    assert sit([sys.executable, "-c", script], 1.0) == 130
+    script = (
+        "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise SystemExit({})"
+    )
+    for code in (130, 0):
+        assert sit([sys.executable, "-c", script.format(code)], 1.0) == code
     assert sit([sys.executable, "-c", "raise SystemExit(3)"], 30) == 3
 
 
@@ -80,8 +145,8 @@ def test_a_distillation_in_two_sittings_on_two_machines(
 
     assert sitting("one", 0.35, 100_000) == 130
     (tmp_path / "two").mkdir()
-    (tmp_path / "one" / "pieces").rename(tmp_path / "two" / "pieces")
-    assert any((tmp_path / "two" / "pieces").iterdir())
+    (tmp_path / "one" / "pieces_s").rename(tmp_path / "two" / "pieces_s")
+    assert any((tmp_path / "two" / "pieces_s").iterdir())
     assert "resumed at step" not in "".join(capfd.readouterr())
     assert sitting("two", 0.2, 100_000) == 130
     assert "resumed at step" in "".join(capfd.readouterr())

@@ -134,8 +134,8 @@ def test_convolutions_by_their_definition(  # noqa: PLR0917
 
 
 def exactness(m: int) -> float:
-    """Of the largest output, for filters of noise."""
-    return {4: 2e-5, 6: 1e-4, 7: 1e-4}[m]
+    """Of the largest output, for filters of noise and as few as one output."""
+    return {4: 3e-5, 6: 5e-4, 7: 5e-4}[m]
 
 
 @pytest.mark.parametrize(("m", "r"), [tile for tile in TILES if tile != (7, 4)])

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from efficientad_stream.backends.native.library import Kernels
 from efficientad_stream.backends.native.network import Network, Tiling
 from efficientad_stream.backends.processor import Array, ProcessorBackend, thread_count
+from efficientad_stream.core.errors import FatalError
 from efficientad_stream.model.artifact import LoadedRecipe
 from efficientad_stream.model.folded import FoldedEfficientAD
 
@@ -15,8 +16,8 @@ from efficientad_stream.model.folded import FoldedEfficientAD
 class CpuBackend(ProcessorBackend):
     """One recipe on the processor, loaded and warm; to be used by one thread at a time.
 
-    Its maps are those of the reference network to 1e-4 of their maximum, the same bits for every
-    batch size and number of threads.
+    Its scores are those of the reference network to 1e-4, its maps to 1e-4 of their maximum; the
+    same bits for every batch size and number of threads.
 
     Args:
         loaded: the recipe and its networks.
@@ -43,6 +44,7 @@ class CpuBackend(ProcessorBackend):
         tiling: Tiling = Tiling(),  # noqa: B008 - frozen
     ) -> None:
         self._kernels: Kernels | None = Kernels(thread_count(threads), kind)
+        self._kind = self._kernels.kind
         self._folded: FoldedEfficientAD | None = FoldedEfficientAD(
             loaded.net, loaded.recipe.quantiles
         )
@@ -51,11 +53,14 @@ class CpuBackend(ProcessorBackend):
         super().__init__(loaded.recipe, max_frames, maps=maps)
 
     def close(self) -> None:
-        """End the threads, let go of the memory."""
+        """Let go of threads and memory; a batch in work keeps them until it is done."""
         super().close()
-        if self._kernels is not None:
-            self._kernels.close()
         self._kernels = self._folded = self._network = None
+
+    @property
+    def description(self) -> str:
+        """With the instruction set."""
+        return f"{self.name} ({self._kind})"
 
     def _reserve(self, frames: int) -> NDArray[np.uint8]:
         assert self._kernels is not None
@@ -67,6 +72,8 @@ class CpuBackend(ProcessorBackend):
         return self._network.rgb
 
     def _raw_maps(self, frames: int) -> tuple[Array, Array]:
-        assert self._network is not None
-        self._network.run(frames)
-        return self._network.local[:frames], self._network.globl[:frames]
+        network = self._network
+        if network is None:
+            raise FatalError(f"{self.name}: used after it was closed")
+        network.run(frames)
+        return network.local[:frames], network.globl[:frames]

@@ -40,6 +40,11 @@ class ProcessorBackend(ABC):
         self._open = True
         self._warm_up(max_frames)
 
+    @property
+    def description(self) -> str:
+        """Which engine it is, for the log."""
+        return self.name
+
     @abstractmethod
     def _reserve(self, frames: int) -> NDArray[np.uint8]:
         """Memory for ``frames``; what is returned, N x H x W x 3 RGB, is filled before each run."""
@@ -79,16 +84,27 @@ class ProcessorBackend(ABC):
 
     def _warm_up(self, frames: int) -> None:
         """The first run of each size is slow: kernels are chosen, memory is laid out."""
-        self._rgb = self._reserve(frames)
+        self._rgb = self._reserved(frames)
         size = self._geometry.frame or (self._geometry.height, self._geometry.width)
         black = np.zeros((*size, 3) if self._geometry.channels == 3 else size, np.uint8)
         for count in {1, frames}:
             self.collect(self.submit([black] * count))
 
+    def _reserved(self, frames: int) -> NDArray[np.uint8]:
+        try:
+            return self._reserve(frames)
+        except (RuntimeError, MemoryError) as error:
+            raise FatalError(
+                f"{self.name}: no memory for batches of {frames}; free some, or lower "
+                "batch.max_frames"
+            ) from error
+
     def _score(self, frames: Submitted) -> list[Scores]:
         count = len(frames)
+        if not count:
+            return []
         if count > len(self._rgb):
-            self._rgb = self._reserve(count)
+            self._rgb = self._reserved(count)
         for frame, out in zip(frames, self._rgb, strict=False):
             prepare(frame, self._geometry, out)
         combined, local, globl = self._normalised(*self._raw_maps(count))

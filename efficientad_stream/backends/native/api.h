@@ -11,13 +11,14 @@ typedef struct {
     long image, row, column;
 } ea_tensor;
 
+const char *ea_api(void);         // SHA-256 of this file when the library was built
 const char *ea_kind(int level);   // "portable", "avx2", "avx512"; NULL: no such level
 int ea_best(void);                // the highest level that this processor can run
 int ea_width(int level);          // floats in a vector
 
 ea_context *ea_open(int threads, int level);   // NULL: no memory, or no threads
 void ea_close(ea_context *context);
-int ea_failed(ea_context *context);            // 1 once memory has run out
+int ea_failed(ea_context *context);            // 1 once memory has run out: no result counts any more
 
 // RGB bytes, n x h x w x 3 without gaps, to [0, 1].
 void ea_bytes(ea_context *context, const unsigned char *rgb, const ea_tensor *out);

@@ -12,6 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include <sys/types.h>
+#include <unistd.h>
+
 namespace {
 
 constexpr size_t PAGE = size_t(2) << 20;  // large pages, where the system gives them
@@ -62,6 +65,7 @@ struct ea_context {
     std::mutex mutex;
     std::condition_variable woken;
     std::vector<std::thread> threads;
+    const pid_t owner = getpid();  // threads do not survive a fork: the child works alone
 
     ea_context(int count, const Kernels *chosen) : kernels(chosen), scratch(count) {
         try {
@@ -80,14 +84,16 @@ struct ea_context {
             job++;
         }
         woken.notify_all();
-        for (auto &thread : threads) thread.join();
+        for (auto &thread : threads)
+            if (owner == getpid()) thread.join();
+            else thread.detach();
         threads.clear();
     }
 
     void take_items(int id) {
         float *memory = need ? scratch[id].at_least(need) : nullptr;
         if (need && !memory) {
-            failed = true;  // the items go to others, if they have memory
+            failed = true;  // the results of this call are not to be used, whoever does the rest
             return;
         }
         for (int item; (item = next.fetch_add(1)) < items;) body(item, memory, argument);
@@ -118,7 +124,7 @@ struct ea_context {
         items = count;
         need = floats;
         next = 0;
-        if (!threads.empty() && count > 1) {
+        if (!threads.empty() && count > 1 && owner == getpid()) {
             working = static_cast<int>(threads.size());
             {
                 std::lock_guard<std::mutex> hold(mutex);
@@ -127,7 +133,10 @@ struct ea_context {
             woken.notify_all();
         }
         take_items(0);
-        while (working.load(std::memory_order_acquire)) relax();
+        // the others are at their last item, or only have to see that there is none left
+        for (int i = 0; working.load(std::memory_order_acquire); i++)
+            if (i < SPINS) relax();
+            else std::this_thread::yield();
     }
 };
 
@@ -156,6 +165,8 @@ static const Kernels *const LEVELS[] = {
 constexpr int LEVEL_COUNT = sizeof LEVELS / sizeof *LEVELS;
 
 extern "C" {
+
+const char *ea_api() { return EA_API; }
 
 const char *ea_kind(int level) {
     return level >= 0 && level < LEVEL_COUNT ? LEVELS[level]->kind : nullptr;

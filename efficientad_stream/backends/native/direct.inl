@@ -1,7 +1,7 @@
 // Convolutions by their definition (few channels, strides, 1 x 1), and what moves pixels.
 
 // The first layer: 48 numbers for each output, so a position's window is read straight from the
-// image; four positions (a 2 x 2 that is averaged afterwards) times LANES channels stay in registers.
+// image; four positions (a 2 x 2 that is averaged afterwards) times VECTORS vectors of channels stay in registers.
 static INLINE void first_position(const float *at, long row, const float *weight, const float *bias,
                                   float *out) {
     vec sums[4][VECTORS];

@@ -1,5 +1,6 @@
 // All kernels for one instruction set: included once each by portable.cpp, avx2.cpp and avx512.cpp,
-// which say LANE (floats in a vector), MOST_ROWS (of a matrix product) and KIND.
+// which say LANE (floats in a vector), MOST_ROWS (of a matrix product), FIRST_VECTORS (of output
+// channels of the first layer), KERNELS (their name) and KIND (for people).
 
 #include "context.h"
 
