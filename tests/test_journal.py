@@ -460,7 +460,7 @@ def test_after_a_sync_that_failed_nothing_is_recorded_and_no_proper_end_noted(
     sync = os.fdatasync
 
     def lose(fd: int) -> None:
-        ours = os.readlink(f"/proc/self/fd/{fd}").startswith(str(tmp_path))
+        ours = Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(tmp_path)
         if failed.is_set() or not ours:  # a journal that another test has left open syncs too
             sync(fd)
             return
