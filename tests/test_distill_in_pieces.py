@@ -143,12 +143,15 @@ def test_a_distillation_in_two_sittings_on_two_machines(
         where = ["run", str(archive), str(tmp_path / work), "--minutes", str(minutes)]
         return main([*where, "--steps", str(steps), *options])
 
-    assert sitting("one", 0.35, 100_000) == 130
+    for minutes in (0.35, 0.7, 1.4):  # a slow machine needs longer to have something to keep
+        assert sitting("one", minutes, 100_000) == 130
+        if (tmp_path / "one" / "pieces_s").is_dir():
+            break
     (tmp_path / "two").mkdir()
     (tmp_path / "one" / "pieces_s").rename(tmp_path / "two" / "pieces_s")
     assert any((tmp_path / "two" / "pieces_s").iterdir())
     assert "resumed at step" not in "".join(capfd.readouterr())
-    assert sitting("two", 0.2, 100_000) == 130
+    assert sitting("two", minutes, 100_000) == 130
     assert "resumed at step" in "".join(capfd.readouterr())
     assert sitting("three", 4, 2) == 0
     assert (tmp_path / "three" / "state_s" / "teacher_s.safetensors").is_file()
