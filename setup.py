@@ -35,11 +35,19 @@ OF_SOURCE = {
 class BuildKernels(build_ext):
     """Compiles some sources with flags of their own, which setuptools has no words for."""
 
+    def run(self) -> None:
+        """Build as usual; setuptools forgets meanwhile whether that is for the source tree."""
+        self._into_sources = bool(self.inplace or getattr(self, "editable_mode", False))
+        super().run()
+
     def build_extension(self, extension: Extension) -> None:
         """Build as usual, with the flags of ``OF_SOURCE`` added."""
-        name = self.get_ext_filename(extension.name)
-        for old in (self.get_ext_fullpath(extension.name), f"{NATIVE}/{Path(name).name}"):
-            Path(old).unlink(missing_ok=True)  # one that belongs to other sources must not survive
+        # one that belongs to other sources must not survive where this one is to be
+        stale = [self.get_ext_fullpath(extension.name)]
+        if self._into_sources:
+            stale.append(f"{NATIVE}/{Path(self.get_ext_filename(extension.name)).name}")
+        for old in stale:
+            Path(old).unlink(missing_ok=True)
         compile_one = self.compiler._compile  # noqa: SLF001 - the only place where a source is known
         x86 = platform.machine() in ("x86_64", "AMD64")
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from efficientad_stream.core.errors import FatalError
 from efficientad_stream.core.recipe import Recipe
 from efficientad_stream.core.types import PixelArray, Scores
 from efficientad_stream.model.frames import check_format, inspected, prepare
-from efficientad_stream.model.networks import MAP_GAIN
+from efficientad_stream.model.networks import Maps, normalise_maps, only_inspected
 
 Submitted = tuple[PixelArray, ...]
 """The ticket: the frames themselves; the processor scores them when they are collected."""
@@ -35,7 +36,8 @@ class ProcessorBackend(ABC):
     def __init__(self, recipe: Recipe, max_frames: int, *, maps: bool) -> None:
         self._geometry = recipe.geometry
         self._quantiles = recipe.quantiles
-        self._inspected = inspected(recipe.geometry)
+        counts = inspected(recipe.geometry)
+        self._inspected = None if counts is None else torch.from_numpy(counts.astype(np.float32))
         self._maps = maps
         self._open = True
         self._warm_up(max_frames)
@@ -107,27 +109,16 @@ class ProcessorBackend(ABC):
             self._rgb = self._reserved(count)
         for frame, out in zip(frames, self._rgb, strict=False):
             prepare(frame, self._geometry, out)
-        combined, local, globl = self._normalised(*self._raw_maps(count))
-        peaks = (one.max((1, 2)).tolist() for one in (combined, local, globl))
-        kept = list(combined) if self._maps else [None] * count
+        local, globl = (torch.from_numpy(raw) for raw in self._raw_maps(count))
+        raw = only_inspected(Maps(local, globl), self._inspected)
+        maps = normalise_maps(raw, self._quantiles)
+        combined = (maps.local + maps.globl) / 2
+        peaks = torch.stack([one.amax((1, 2)) for one in (combined, *maps)], 1).tolist()
+        kept = list(combined.numpy()) if self._maps else [None] * count
         return [
             Scores(score, local_score, global_score, anomaly_map)
-            for score, local_score, global_score, anomaly_map in zip(*peaks, kept, strict=True)
+            for (score, local_score, global_score), anomaly_map in zip(peaks, kept, strict=True)
         ]
-
-    def _normalised(self, local: Array, globl: Array) -> tuple[Array, Array, Array]:
-        """Combined, local and global map as ``networks.normalise_maps`` has them; fresh arrays."""
-        if self._inspected is not None:
-            local, globl = local * self._inspected, globl * self._inspected
-        q = self._quantiles
-        local = self._scaled(local, q.qa_st, q.qb_st)
-        globl = self._scaled(globl, q.qa_ae, q.qb_ae)
-        return (local + globl) / np.float32(2), local, globl
-
-    @staticmethod
-    def _scaled(raw: Array, a: float, b: float) -> Array:
-        scaled: Array = MAP_GAIN * (raw - a) / (b - a)
-        return scaled
 
 
 def thread_count(wanted: int) -> int:

@@ -14,7 +14,6 @@ typedef struct {
 const char *ea_api(void);         // SHA-256 of this file when the library was built
 const char *ea_kind(int level);   // "portable", "avx2", "avx512"; NULL: no such level
 int ea_best(void);                // the highest level that this processor can run
-int ea_width(int level);          // floats in a vector
 
 ea_context *ea_open(int threads, int level);   // NULL: no memory, or no threads
 void ea_close(ea_context *context);

@@ -181,7 +181,6 @@ int ea_best() {
     return 0;
 }
 
-int ea_width(int level) { return LEVELS[level]->width; }
 int ea_lanes(int level) { return LEVELS[level]->lanes; }
 int ea_panel(int level) { return LEVELS[level]->panel; }
 

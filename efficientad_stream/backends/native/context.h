@@ -30,7 +30,7 @@ static void run(ea_context *context, int items, size_t scratch, Body body) {
 
 struct Kernels {
     const char *kind;
-    int width, lanes, panel;
+    int lanes, panel;
     void (*bytes)(ea_context *, const unsigned char *, const ea_tensor *);
     void (*first)(ea_context *, const ea_tensor *, const float *, const float *, const ea_tensor *);
     void (*direct)(ea_context *, const ea_tensor *, int, int, int, const float *, const float *, int,

@@ -50,5 +50,5 @@ void squares(ea_context *context, int m, int r, const ea_tensor *in, int in_a, i
 
 }  // namespace
 
-extern const Kernels KERNELS = {KIND, LANE, VECTORS *LANE, PANEL, bytes, first_layer, direct,
+extern const Kernels KERNELS = {KIND, VECTORS *LANE, PANEL, bytes, first_layer, direct,
                                 winograd, squares, difference, resize, average};

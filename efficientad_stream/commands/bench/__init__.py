@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from efficientad_stream.config import BackendKind
 from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.longwork import check_output, given_path
 
-ENGINES = ("cpu", "torch_cpu")
+ENGINES: tuple[BackendKind, ...] = ("cpu", "torch_cpu")
 MAX_THREADS = 256
 MOST_ROUNDS = 100_000
 MOST_FRAMES = 64

@@ -8,15 +8,15 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from efficientad_stream.backends.cpu import CpuBackend
+from efficientad_stream.backends.choose import make_backend
 from efficientad_stream.backends.processor import thread_count
-from efficientad_stream.backends.torch_cpu import TorchCpuBackend
+from efficientad_stream.config import BackendKind
 from efficientad_stream.core.recipe import Quantiles, Recipe, ThresholdChoice
 from efficientad_stream.core.types import PixelArray, Scores
 from efficientad_stream.longwork import parse_input
 from efficientad_stream.model.artifact import LoadedRecipe
 from efficientad_stream.model.frames import prepare
-from efficientad_stream.model.networks import MAP_GAIN, EfficientAD, Size, normalise_maps
+from efficientad_stream.model.networks import MAP_GAIN, EfficientAD, Size
 
 PLAIN = "eager"
 GAIN = 2.0
@@ -40,10 +40,9 @@ class Candidate(Protocol):
 class OurBackend:
     """A backend of ours, through the interface that the daemon uses."""
 
-    def __init__(self, name: str, loaded: LoadedRecipe, threads: int, batch: int) -> None:
-        made = CpuBackend if name == CpuBackend.name else TorchCpuBackend
-        self._backend: CpuBackend | TorchCpuBackend = made(loaded, threads, batch, maps=True)
-        self.name = name
+    def __init__(self, name: BackendKind, loaded: LoadedRecipe, threads: int, batch: int) -> None:
+        self._backend = make_backend(loaded, name, threads, batch, maps=True)
+        self.name: str = name
 
     def score(self, frames: Sequence[PixelArray]) -> list[Scores]:
         """As the daemon does."""
@@ -73,8 +72,7 @@ class PlainNetwork:
         torch.set_num_threads(self._threads)
         pixels = np.stack([prepare(frame, self._recipe.geometry) for frame in frames])
         rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
-        maps = normalise_maps(self._net.raw_maps(rgb), self._recipe.quantiles)
-        combined = (maps.local + maps.globl) / 2
+        combined, maps = self._net(rgb, self._recipe.quantiles)
         peaks = torch.stack([one.amax((1, 2)) for one in (combined, *maps)], 1).tolist()
         return [
             Scores(score, local, globl, one)
@@ -103,12 +101,12 @@ def random_recipe(size: Size, text: str) -> LoadedRecipe:
 
 
 def make_candidates(
-    names: Iterable[str], loaded: LoadedRecipe, threads: int, batch: int, compare: bool
+    names: Iterable[BackendKind], loaded: LoadedRecipe, threads: int, batch: int, compare: bool
 ) -> list[Candidate]:
     """All of them, warm; the plain network last if it is to be compared with.
 
     Raises:
-        NativeUnavailableError: ``cpu`` is among them and was not built.
+        ConfigError: ``cpu`` is among them and was not built.
     """
     made: list[Candidate] = [OurBackend(name, loaded, threads, batch) for name in names]
     return [*made, PlainNetwork(loaded, threads)] if compare else made

@@ -18,6 +18,7 @@ from efficientad_stream.commands.bench.candidates import (
     random_recipe,
 )
 from efficientad_stream.commands.bench.measure import Row, errors, interleaved, ratio, roof
+from efficientad_stream.config import BackendKind
 from efficientad_stream.core.errors import ConfigError
 from efficientad_stream.core.types import PixelArray
 from efficientad_stream.longwork import INTERRUPTED, StopFlag, Ticker
@@ -50,7 +51,9 @@ def bench(args: argparse.Namespace) -> int:
 class Bench:
     """Measures one setting after the other, on one machine with one number of threads."""
 
-    def __init__(self, args: argparse.Namespace, engines: Sequence[str], stop: StopFlag) -> None:
+    def __init__(
+        self, args: argparse.Namespace, engines: Sequence[BackendKind], stop: StopFlag
+    ) -> None:
         self._args, self._engines, self._stop = args, engines, stop
         self._ticker = Ticker()
         self.threads = thread_count(args.threads)
@@ -111,7 +114,7 @@ def _label(loaded: LoadedRecipe, batch: int) -> str:
     return f"{loaded.recipe.size} {geometry.height}x{geometry.width} batch {batch}"
 
 
-def _engines(asked: Sequence[str] | None) -> list[str]:
+def _engines(asked: Sequence[BackendKind] | None) -> list[BackendKind]:
     try:
         library.load()
     except NativeUnavailableError as error:
